@@ -1,0 +1,30 @@
+# make run    sets up an environment and runs the default cohort up to results/report.html
+# make test   sets up an environment and runs the tests
+.PHONY: run test lint clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3 2>/dev/null))
+
+run: $(VENV)/.ready
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores all
+
+test: $(VENV)/.ready
+	PATH="$(CURDIR)/$(BIN):$$PATH" pytest $(PYTEST)
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile workflow
+
+# uv when it is there, else venv and pip: the same versions either way.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@if command -v uv >/dev/null 2>&1; then \
+		uv venv --quiet --allow-existing --python "$(PYTHON)" $(VENV) && \
+		uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[test]'; \
+	else \
+		"$(PYTHON)" -m venv $(VENV) && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'; \
+	fi
+	@touch $@
+
+clean:
+	rm -rf $(VENV) results .snakemake

@@ -1,0 +1,41 @@
+# histill: slides and transcriptomes in, a WSI-only student and its report out.
+#   snakemake --cores all                       everything, up to results/report.html
+#   snakemake --cores all features              up to the feature stores; likewise transcriptome, cohort, report, ...
+#   snakemake --cores all --configfile my.yaml  another config in place of config.yaml
+# Needs no profile. On a cluster: snakemake --workflow-profile workflow/profiles/slurm
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+# A config given on the command line replaces config.yaml; Snakemake alone would merge the two.
+if not workflow.config_settings.configfiles:
+
+    configfile: "config.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/demo.smk"
+include: "workflow/rules/slides.smk"
+include: "workflow/rules/features.smk"
+include: "workflow/rules/transcriptome.smk"
+include: "workflow/rules/cohort.smk"
+include: "workflow/rules/models.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+    config,
+    inspect,
+    tissue,
+    tiles,
+    train,
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RESULTS}/report.html",

@@ -1,0 +1,5 @@
+"""`python -m histill` is the command line."""
+
+from histill.cli import main
+
+main()

@@ -1,0 +1,153 @@
+"""Batches of slides: stable membership, and the loop that gives every slide its receipt.
+
+A slide belongs to a batch by a hash of its id, never by its place in the sheet, so adding a slide re-plans one batch;
+inside that batch every slide whose receipt still fits is skipped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from histill.errors import HistillError, SlideError
+from histill.provenance import OK, QUARANTINED, Receipt, digest, read_json, verify_outputs, write_json
+
+SMALL_COHORT = 32  # `auto`: up to here one slide a batch
+AUTO_SIZE = 64
+
+
+def assign(slide_ids: Iterable[str], size: int | str = "auto") -> dict[str, list[str]]:
+    """Batches of about `size` slides: name -> sorted slide ids.
+
+    The number of batches is the power of two at or above `slides / size`, so that it seldom changes when slides are
+    added. `auto` is one slide a batch up to 32 slides, then 64.
+    """
+    ids = sorted(slide_ids)
+    if size == "auto":
+        size = 1 if len(ids) <= SMALL_COHORT else AUTO_SIZE
+    if int(size) == 1:
+        return {slide: [slide] for slide in ids}
+    count = 1
+    while count * int(size) < len(ids):
+        count *= 2
+    batches: dict[str, list[str]] = {}
+    for slide in ids:
+        bucket = int(hashlib.sha256(slide.encode()).hexdigest()[:8], 16) % count
+        batches.setdefault(f"{bucket:0{len(str(count - 1))}d}of{count}", []).append(slide)
+    return dict(sorted(batches.items()))
+
+
+def receipt_path(results: str | Path, stage: str, slide: str) -> Path:
+    """Where a slide's receipt of a stage lies."""
+    return Path(results) / "slides" / slide / "receipts" / f"{stage}.json"
+
+
+def read_receipt(results: str | Path, stage: str, slide: str) -> Receipt:
+    """A slide's receipt of an earlier stage; it must be there."""
+    receipt = Receipt.read(receipt_path(results, stage, slide))
+    if receipt is None:
+        raise HistillError(
+            f"slide {slide} has no readable receipt of stage '{stage}' below {results}",
+            mend=f"run that stage first: snakemake {stage}",
+        )
+    return receipt
+
+
+def run_batch(
+    stage: str,
+    slides: Iterable[Any],
+    work: Callable[[Any, Receipt], None],
+    *,
+    results: str | Path,
+    recipe: str,
+    inputs: Callable[[Any], dict[str, str]],
+    before: str | None = None,
+    on_error: str = "quarantine",
+    log: Callable[[str], None] = print,
+) -> list[Receipt]:
+    """Run `work` on every slide that needs it and return all receipts, in the order of `slides`.
+
+    Parameters
+    ----------
+    slides
+        Objects with a `slide_id`.
+    work
+        Does the slide's work and fills the receipt in (state, outputs, counts, info, warnings). It may raise; then the
+        slide is quarantined with the error's text, and the cohort goes on.
+    recipe
+        `histill.stages.recipe` of the stage.
+    inputs
+        Digests of what the slide's work reads; together with `recipe` they decide whether it can be skipped.
+    before
+        Earlier stage; a slide that is not `ok` there is passed on as it is, with its reason.
+    on_error
+        `quarantine`, or `fail`: raise after the first bad slide (its receipt is written all the same).
+    """
+    receipts = []
+    for slide in slides:
+        receipt = _run_slide(stage, slide, work, Path(results), recipe, inputs, before, log)
+        if receipt.state == QUARANTINED and on_error == "fail":
+            raise SlideError(f"slide {receipt.slide}: {receipt.reason}", mend=receipt.mend)
+        receipts.append(receipt)
+    return receipts
+
+
+def _run_slide(stage, slide, work, results, recipe, inputs, before, log) -> Receipt:
+    path = receipt_path(results, stage, slide.slide_id)
+    if before is not None:
+        earlier = read_receipt(results, before, slide.slide_id)
+        if earlier.state != OK:
+            receipt = Receipt(slide.slide_id, stage, earlier.state, recipe, {before: digest_receipt(earlier)})
+            receipt.reason, receipt.mend = earlier.reason, earlier.mend
+            receipt.info = {"stage": earlier.info.get("stage", before)}
+            receipt.write(path)
+            return receipt
+    start = time.perf_counter()
+    receipt = Receipt(slide.slide_id, stage, OK, recipe)
+    try:
+        receipt.inputs = inputs(slide)
+        done = Receipt.read(path)
+        fits = done and (done.recipe, done.inputs) == (recipe, receipt.inputs) and verify_outputs(done, results)
+        if fits and done.state != QUARANTINED:  # what failed is tried again whenever its batch runs
+            log(f"{stage} {slide.slide_id}: up to date")
+            return done
+        path.unlink(missing_ok=True)  # from here on the old receipt would be a lie
+        work(slide, receipt)
+    except Exception as error:  # any failure of one slide is that slide's, and is reported with its type
+        receipt.state = QUARANTINED
+        receipt.outputs = {}
+        receipt.reason = error.message if isinstance(error, HistillError) else f"{type(error).__name__}: {error}"
+        receipt.mend = getattr(error, "mend", None) or "check the file with: histill doctor <slide>"
+        if not isinstance(error, HistillError):
+            log(_traceback(error))
+    receipt.seconds = round(time.perf_counter() - start, 3)
+    receipt.write(path)
+    log(f"{stage} {slide.slide_id}: {receipt.state}" + (f" ({receipt.reason})" if receipt.reason else ""))
+    return receipt
+
+
+def _traceback(error: BaseException) -> str:
+    import traceback
+
+    return "".join(traceback.format_exception(error))
+
+
+def digest_receipt(receipt: Receipt) -> str:
+    """Digest of what a receipt says, without how long it took."""
+    return digest([receipt.state, receipt.recipe, receipt.inputs, receipt.outputs, receipt.reason])
+
+
+def write_batch(path: str | Path, stage: str, receipts: list[Receipt]) -> None:
+    """Write the batch receipt that Snakemake tracks: every slide's receipt, whole."""
+    from dataclasses import asdict
+
+    write_json(path, {"stage": stage, "slides": [asdict(receipt) for receipt in receipts]})
+
+
+def collect(paths: Iterable[str | Path]) -> list[Receipt]:
+    """Receipts of several batch receipts, sorted by slide id."""
+    receipts = [Receipt(**entry) for path in paths for entry in read_json(path)["slides"]]
+    return sorted(receipts, key=lambda receipt: receipt.slide)

@@ -1,0 +1,1 @@
+"""Sample sheets, patients, folds, tasks and labels."""

@@ -1,0 +1,79 @@
+"""Folds on patients: stratified, or published ones from a file; and the inner split for model selection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from histill.cohort.sheets import read_rows
+from histill.errors import ConfigError
+
+
+def assign(patients: list[str], strata: list[str], *, n: int, seed: int) -> dict[str, int]:
+    """Fold 0..n-1 of every patient, each stratum spread evenly.
+
+    Parameters
+    ----------
+    patients
+        Unique ids; their order does not matter.
+    strata
+        What to balance, one text a patient (labels joined; 'none' without an outcome).
+    """
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(patients))
+    ids = sorted(zip(patients, strata, strict=True))
+    shuffled = sorted((ids[index] for index in order), key=lambda pair: pair[1])
+    # Dealing the strata one after the other keeps fold sizes and every stratum's shares within one patient.
+    return dict(sorted((patient, position % n) for position, (patient, _) in enumerate(shuffled)))
+
+
+OUTSIDE = -1  # in no fold: never trained on and never scored, but predicted
+
+
+def from_file(path: str | Path, patients: list[str], *, labelled: set[str]) -> dict[str, int]:
+    """Published folds: columns `patient_id` and `fold` (whole numbers from 0).
+
+    Every patient with an outcome must be in the file; one without that is not there is in no fold (-1).
+    """
+    problems: list[str] = []
+    header, rows = read_rows(path, problems)
+    problems.extend(f"{path}: has no column '{name}'" for name in ("patient_id", "fold") if header and name not in header)
+    folds: dict[str, int] = {}
+    for line, row in rows if not problems else ():
+        patient, fold = row.get("patient_id"), row.get("fold", "")
+        if patient is None:
+            problems.append(f"{path}, line {line}: 'patient_id' is empty")
+        elif not fold.isdigit():
+            problems.append(f"{path}, line {line}: fold {fold!r} of patient '{patient}' is no whole number from 0")
+        elif patient in folds and folds[patient] != int(fold):
+            problems.append(f"{path}, line {line}: patient '{patient}' is in fold {folds[patient]} and in fold {fold}")
+        else:
+            folds[patient] = int(fold)
+    missing = [patient for patient in patients if patient in labelled and patient not in folds]
+    if missing and not problems:
+        named = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
+        problems.append(f"{path}: {len(missing)} patients with an outcome have no fold: {named}")
+    used = sorted({folds[patient] for patient in patients if patient in folds})
+    if used and not problems and used != list(range(len(used))):
+        problems.append(f"{path}: folds must be numbered 0, 1, 2, ...; the cohort's patients are in {used}")
+    if problems:
+        raise ConfigError(problems)
+    return {patient: folds.get(patient, OUTSIDE) for patient in sorted(patients)}
+
+
+def inner_split(patients: list[str], strata: list[str], *, fraction: float, seed: int) -> list[str]:
+    """Patients held out of a training fold for model selection: `fraction` of each stratum, at least one in all."""
+    if len(patients) < 2:
+        return []
+    generator = np.random.default_rng(seed)
+    held: list[str] = []
+    pairs = sorted(zip(patients, strata, strict=True))
+    for stratum in sorted(set(strata)):
+        members = [patient for patient, own in pairs if own == stratum]
+        count = len(members) * fraction
+        whole = int(count) + int(generator.random() < count - int(count))
+        held.extend(members[index] for index in generator.permutation(len(members))[:whole])
+    if not held:
+        held.append(pairs[int(generator.integers(len(pairs)))][0])
+    return sorted(held)

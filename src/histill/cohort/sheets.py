@@ -1,0 +1,261 @@
+"""Sample sheets: read them, check every row, and tell all problems at once.
+
+This module is read by the Snakefile at every start, so it is light: no pandas, one pass over each sheet.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from histill.cohort.tasks import Task
+from histill.config import schema
+from histill.errors import ConfigError
+
+# What an empty cell is written as in the sheets of the field; every one of them means "not known".
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "[not available]", "[not applicable]", "[unknown]"})
+MAX_PROBLEMS_A_SHEET = 50
+
+
+@dataclass(frozen=True)
+class Slide:
+    """One row of slides.csv. `mpp` is the sheet's override in µm per pixel, or None."""
+
+    slide_id: str
+    patient_id: str
+    path: str
+    mpp: float | None = None
+    site: str | None = None
+    stain: str | None = None
+
+
+@dataclass
+class Clinical:
+    """clinical.csv: patient id -> column -> text (missing values are absent), and the line each patient stands on."""
+
+    path: str = "clinical.csv"
+    columns: list[str] = field(default_factory=list)
+    rows: dict[str, dict[str, str]] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Sheets:
+    """The checked sheets of a cohort.
+
+    Attributes
+    ----------
+    slides
+        By slide id, in the order of the sheet. Empty when features come from one table.
+    notes
+        Things worth saying that are no errors (patients without an outcome, ...).
+    """
+
+    slides: dict[str, Slide] = field(default_factory=dict)
+    clinical: Clinical = field(default_factory=Clinical)
+    expression: str | None = None
+    tasks: dict[str, Task] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def load(config: dict[str, Any]) -> Sheets:
+    """Sheets of a complete config, checked; raises `ConfigError` with every problem found.
+
+    For the synthetic cohort the sheets are computed from its seed, since their files are made by the workflow.
+    """
+    tasks = {name: Task.from_config(name, options) for name, options in config["tasks"].items()}
+    if "demo" in config:
+        from histill.demo.design import sheets as demo_sheets
+
+        return demo_sheets(config["demo"], folder=Path(config["results"]) / "demo", tasks=tasks)
+    cohort, features = config["cohort"], config["features"]
+    problems: list[str] = []
+    sheets = Sheets(expression=cohort["expression"], tasks=tasks)
+
+    if features["source"] == "table":
+        if cohort["slides"]:
+            problems.append("config: features.source 'table' brings its own slide_id column; remove cohort.slides")
+        _check_file(features["table"], "features.table", problems)
+    else:
+        if features["table"]:
+            problems.append("config: features.table is only read with features.source: table")
+        if not cohort["slides"]:
+            problems.append("config: cohort.slides is missing: name the sheet that lists the slides")
+        else:
+            sheets.slides = _read_slides(cohort["slides"], problems)
+    if cohort["clinical"]:
+        sheets.clinical = _read_clinical(cohort["clinical"], problems)
+        for task in tasks.values():
+            problems.extend(task.check(sheets.clinical, config["folds"]["n"]))
+    elif tasks:
+        problems.append("config: tasks need label columns: name the sheet that holds them in cohort.clinical")
+    if cohort["expression"]:
+        _check_file(cohort["expression"], "cohort.expression", problems)
+    if config["folds"]["file"]:
+        _check_file(config["folds"]["file"], "folds.file", problems)
+    for key, path in config["transcriptome"]["gene_sets"].items():
+        if key in ("tumor", "microenvironment") and path:
+            _check_file(path, f"transcriptome.gene_sets.{key}", problems)
+    if problems:
+        raise ConfigError(problems)
+    sheets.notes = _notes(sheets)
+    return sheets
+
+
+def _check_file(path: str | None, key: str, problems: list[str]) -> None:
+    if not path:
+        problems.append(f"config: {key} is missing: name the file")
+    elif not os.path.exists(path):
+        problems.append(f"config: {key}: '{path}' does not exist (paths are relative to {os.getcwd()})")
+
+
+def read_rows(path: str | Path, problems: list[str]) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Header and (line, row) pairs of a csv or tsv sheet; missing values are absent keys."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        problems.append(f"{path}: cannot be read ({error.strerror})")
+        return [], []
+    except UnicodeDecodeError as error:
+        problems.append(f"{path}: is not UTF-8 text (byte {error.start}); save the sheet as CSV in UTF-8")
+        return [], []
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix in (".tsv", ".txt") else ",", strict=True)
+    rows: list[tuple[int, dict[str, str]]] = []
+    header: list[str] = []
+    try:
+        for line in reader:
+            cells = [cell.strip() for cell in line]
+            if not any(cells):
+                continue
+            if not header:
+                header = cells
+                continue
+            if len(cells) != len(header):
+                problems.append(f"{path}, line {reader.line_num}: {len(cells)} cells, the header has {len(header)}")
+                continue
+            row = {key: cell for key, cell in zip(header, cells, strict=True) if cell.lower() not in MISSING}
+            rows.append((reader.line_num, row))
+    except csv.Error as error:
+        problems.append(f"{path}, line {reader.line_num}: {error}")
+    twice = [column for column, count in Counter(header).items() if count > 1]
+    if twice:
+        problems.append(f"{path}: column names occur more than once: {', '.join(map(repr, twice))}")
+    if not rows:
+        problems.append(f"{path}: holds no rows" if header else f"{path}: is empty; the first line names the columns")
+    return header, rows
+
+
+def _read_slides(path: str, problems: list[str]) -> dict[str, Slide]:
+    found: list[str] = []
+    header, rows = read_rows(path, found)
+    form = schema("slides")
+    found.extend(_check_header(path, header, form))
+    slides: dict[str, Slide] = {}
+    lines: dict[str, tuple[int, str]] = {}
+    for line, row in rows if not found else ():
+        at = f"{path}, line {line}"
+        bad = list(_check_row(at, row, form))
+        found.extend(bad)
+        if bad:
+            continue
+        slide = row["slide_id"]
+        folded = slide.casefold()
+        if folded in lines:
+            first, spelled = lines[folded]
+            how = "occurs a second time" if spelled == slide else f"differs from '{spelled}' by upper and lower case only"
+            found.append(f"{at}: slide_id '{slide}' {how} (first on line {first}); ids become file names")
+            continue
+        lines[folded] = (line, slide)
+        if not os.path.exists(row["path"]):
+            found.append(
+                f"{at}: slide '{slide}': file '{row['path']}' does not exist (paths are relative to {os.getcwd()})"
+            )
+        mpp = float(row["mpp"]) if "mpp" in row else None
+        if mpp is not None and not 0.05 <= mpp <= 10:
+            found.append(f"{at}: slide '{slide}': mpp {mpp:g} is outside 0.05 to 10 µm per pixel")
+        slides[slide] = Slide(slide, row["patient_id"], row["path"], mpp, row.get("site"), row.get("stain"))
+    problems.extend(_limit(path, found))
+    return slides
+
+
+def _read_clinical(path: str, problems: list[str]) -> Clinical:
+    found: list[str] = []
+    header, rows = read_rows(path, found)
+    form = schema("clinical")
+    found.extend(_check_header(path, header, form))
+    clinical = Clinical(path, header)
+    for line, row in rows if not found else ():
+        at = f"{path}, line {line}"
+        bad = list(_check_row(at, row, form))
+        found.extend(bad)
+        if bad:
+            continue
+        patient = row["patient_id"]
+        if patient in clinical.rows:
+            first = clinical.lines[patient]
+            found.append(f"{at}: patient_id '{patient}' occurs a second time (first on line {first})")
+            continue
+        clinical.rows[patient], clinical.lines[patient] = row, line
+    problems.extend(_limit(path, found))
+    return clinical
+
+
+def _check_header(path: str, header: list[str], form: dict[str, Any]) -> Iterator[str]:
+    if not header:
+        return
+    for column in form["required"]:
+        if column not in header:
+            near = difflib.get_close_matches(column, header, n=1, cutoff=0.7)
+            hint = f" (is it '{near[0]}'?)" if near else ""
+            yield f"{path}: has no column '{column}'{hint}; its columns are {', '.join(header)}"
+    known = list(form["properties"])
+    for column in header:
+        if column in known:
+            continue
+        # Columns of the user's own are welcome; a misspelled one would be ignored in silence.
+        near = [name for name in known if name not in header and name not in form["required"]]
+        for name in difflib.get_close_matches(column.lower(), near, n=1, cutoff=0.75):
+            yield f"{path}: unknown column '{column}' looks like '{name}'; rename it, or to something else if it is not"
+
+
+def _check_row(at: str, row: dict[str, str], form: dict[str, Any]) -> Iterator[str]:
+    for column in form["required"]:
+        if column not in row:
+            yield f"{at}: '{column}' is empty"
+    for column, rule in form["properties"].items():
+        if column in row and "pattern" in rule and not re.fullmatch(rule["pattern"], row[column]):
+            if column.endswith("_id"):
+                yield (
+                    f"{at}: {column} {row[column]!r} is no safe file name: use letters, digits, '.', '_' and '-' only, "
+                    "a letter or digit first, 100 characters at most"
+                )
+            else:
+                yield f"{at}: {column} {row[column]!r} is no positive number"
+
+
+def _limit(path: str, found: list[str]) -> list[str]:
+    if len(found) <= MAX_PROBLEMS_A_SHEET:
+        return found
+    return [*found[:MAX_PROBLEMS_A_SHEET], f"{path}: and {len(found) - MAX_PROBLEMS_A_SHEET} more problems"]
+
+
+def _notes(sheets: Sheets) -> list[str]:
+    notes = []
+    patients = {slide.patient_id for slide in sheets.slides.values()}
+    without = sorted(patients - sheets.clinical.rows.keys())
+    if without and sheets.clinical.rows:
+        notes.append(f"{len(without)} patients with slides are not in the clinical sheet; kept for prediction")
+    for task in sheets.tasks.values():
+        unlabelled = sum(task.label(row) is None for row in sheets.clinical.rows.values())
+        if unlabelled:
+            notes.append(f"task '{task.name}': {unlabelled} patients without an outcome; kept for prediction")
+    return notes

@@ -1,0 +1,175 @@
+"""The cohort stage: who has which modality and outcome, and in which fold they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from histill.cohort import folds as splitting
+from histill.cohort.sheets import Sheets
+from histill.cohort.tasks import Task
+from histill.errors import HistillError
+from histill.provenance import OK, Receipt, atomic_file, digest, file_digest, read_json, write_json
+from histill.stages import recipe
+
+
+def run(*, sheets: Sheets, config: dict[str, Any], results: str | Path) -> dict[str, Any]:
+    """Write `cohort/patients.parquet`, `cohort/folds.json` and the receipt, which is returned."""
+    results = Path(results)
+    receipts = [Receipt(**entry) for entry in read_json(results / "receipts" / "features.json")["slides"]]
+    slides = _slides_by_patient(receipts, sheets)
+    with_rna = _patients_with_rna(results) if sheets.expression else set()
+    patients = sorted(slides.keys() | with_rna | sheets.clinical.rows.keys())
+    usable = {patient: sorted(s for s, state in slides.get(patient, {}).items() if state == OK) for patient in patients}
+
+    assignment = _folds(patients, sheets, config)
+    table = {
+        "patient_id": patients,
+        "n_slides": [len(usable[patient]) for patient in patients],
+        "slides": [usable[patient] for patient in patients],
+        "has_slide": [bool(usable[patient]) for patient in patients],
+        "has_rna": [patient in with_rna for patient in patients],
+        "site": _sites(patients, sheets),
+        "fold": [assignment[patient] for patient in patients],
+    }
+    for task in sheets.tasks.values():
+        table.update(_labels(task, patients, sheets))
+    folds = {
+        "n": max(assignment.values(), default=-1) + 1,
+        "source": config["folds"]["file"] or f"stratified by outcome, seed {config['folds']['seed']}",
+        "assignment": assignment,
+        "classes": {name: _classes(task, sheets) for name, task in sheets.tasks.items()},
+        "validation": {
+            name: _validation(task, patients, usable, assignment, sheets, config)
+            for name, task in sheets.tasks.items()
+        },
+    }
+    folder = results / "cohort"
+    _write_parquet(folder / "patients.parquet", table)
+    write_json(folder / "folds.json", folds)
+    receipt = {
+        "stage": "cohort",
+        "recipe": recipe("cohort", config),
+        "outputs": {f"cohort/{name}": file_digest(folder / name) for name in ("patients.parquet", "folds.json")},
+        "counts": _counts(table, sheets),
+        "warnings": sheets.notes,
+        # What training depends on: a store extracted anew trains anew, a new report title does not.
+        "features": digest({r.slide: r.outputs for r in receipts if r.state == OK}),
+    }
+    write_json(results / "receipts" / "cohort.json", receipt)
+    return receipt
+
+
+def _slides_by_patient(receipts: list[Receipt], sheets: Sheets) -> dict[str, dict[str, str]]:
+    """Patient -> slide -> state. Tables of imported vectors bring their own patients."""
+    by_patient: dict[str, dict[str, str]] = {}
+    for receipt in receipts:
+        slide = sheets.slides.get(receipt.slide)
+        patient = slide.patient_id if slide else receipt.info.get("patient_id")
+        if patient is None:
+            raise HistillError(f"slide {receipt.slide} has no patient", mend="run: snakemake -R features")
+        by_patient.setdefault(patient, {})[receipt.slide] = receipt.state
+    return by_patient
+
+
+def _patients_with_rna(results: Path) -> set[str]:
+    from histill.transcriptome.stage import patients
+
+    return set(patients(results / "transcriptome" / "expression.h5ad"))
+
+
+def _sites(patients: list[str], sheets: Sheets) -> list[str | None]:
+    """Site of each patient: of the clinical sheet, else of the patient's first slide in the sheet that names one."""
+    of_slides: dict[str, str] = {}
+    for slide in sheets.slides.values():
+        if slide.site:
+            of_slides.setdefault(slide.patient_id, slide.site)
+    return [sheets.clinical.rows.get(patient, {}).get("site") or of_slides.get(patient) for patient in patients]
+
+
+def _stratum(patient: str, tasks: list[Task], sheets: Sheets) -> str:
+    """Class names and event indicators of the tasks, joined."""
+    parts = []
+    for task in tasks:
+        label = task.label(sheets.clinical.rows.get(patient))
+        parts.append("none" if label is None else label if task.type == "classification" else f"event{label[1]}")
+    return "|".join(map(str, parts))
+
+
+def _folds(patients: list[str], sheets: Sheets, config: dict[str, Any]) -> dict[str, int]:
+    options = config["folds"]
+    if options["file"]:
+        rows = sheets.clinical.rows
+        labelled = {p for p in patients if any(task.label(rows.get(p)) is not None for task in sheets.tasks.values())}
+        return splitting.from_file(options["file"], patients, labelled=labelled)
+    strata = [_stratum(patient, list(sheets.tasks.values()), sheets) for patient in patients]
+    return splitting.assign(patients, strata, n=options["n"], seed=options["seed"])
+
+
+def _labels(task: Task, patients: list[str], sheets: Sheets) -> dict[str, list]:
+    labels = [task.label(sheets.clinical.rows.get(patient)) for patient in patients]
+    if task.type == "classification":
+        return {f"label:{task.name}": labels}
+    times = [None if label is None else label[0] for label in labels]
+    return {f"time:{task.name}": times, f"event:{task.name}": [None if label is None else label[1] for label in labels]}
+
+
+def _classes(task: Task, sheets: Sheets) -> list[str]:
+    if task.type != "classification":
+        return []
+    return sorted({label for row in sheets.clinical.rows.values() if (label := task.label(row)) is not None})
+
+
+def _validation(task, patients, usable, assignment, sheets, config) -> dict[str, list[str]]:
+    """Inner validation patients by fold, drawn from labelled training patients with a slide."""
+    chosen = {}
+    for fold in range(max(assignment.values(), default=-1) + 1):
+        training = [
+            patient
+            for patient in patients
+            if assignment[patient] not in (fold, splitting.OUTSIDE)
+            and usable[patient]
+            and task.label(sheets.clinical.rows.get(patient)) is not None
+        ]
+        chosen[str(fold)] = splitting.inner_split(
+            training,
+            [_stratum(patient, [task], sheets) for patient in training],
+            fraction=config["training"]["validation_fraction"],
+            seed=config["folds"]["seed"] + fold,
+        )
+    return chosen
+
+
+def _counts(table: dict[str, list], sheets: Sheets) -> dict[str, int]:
+    both = [slide and rna for slide, rna in zip(table["has_slide"], table["has_rna"], strict=True)]
+    counts = {
+        "patients": len(both),
+        "slides": sum(table["n_slides"]),
+        "with_slide": sum(table["has_slide"]),
+        "with_rna": sum(table["has_rna"]),
+        "with_both": sum(both),
+        "with_neither": sum(not (s or r) for s, r in zip(table["has_slide"], table["has_rna"], strict=True)),
+    }
+    for task in sheets.tasks.values():
+        column = table[f"label:{task.name}" if task.type == "classification" else f"time:{task.name}"]
+        counts[f"without_outcome:{task.name}"] = sum(value is None for value in column)
+    return counts
+
+
+def _write_parquet(path: Path, table: dict[str, list]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {"slides": pa.list_(pa.string()), "site": pa.string()}
+    arrays = {}
+    for name, values in table.items():
+        kind = types.get(name)
+        if name.startswith("label:"):
+            kind = pa.string()
+        elif name.startswith("time:"):
+            kind = pa.float64()
+        elif name.startswith("event:"):
+            kind = pa.int8()
+        arrays[name] = pa.array(values, type=kind)
+    with atomic_file(path) as part:
+        pq.write_table(pa.table(arrays), part)

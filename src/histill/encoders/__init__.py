@@ -1,0 +1,1 @@
+"""Tile encoders: recipes, builders and preprocessing; tile -> vector."""

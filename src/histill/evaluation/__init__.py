@@ -1,0 +1,1 @@
+"""From test predictions to metrics with intervals, paired differences and survival curves."""

@@ -1,0 +1,43 @@
+"""Bootstrap over patients: resamples as counts, percentile intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+
+def resample(
+    size: int, draws: int, rng: np.random.Generator, defined: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, int]:
+    """Bootstrap resamples of `size` patients as counts.
+
+    Parameters
+    ----------
+    defined
+        Takes counts [B, N] and tells [B] whether a resample can be scored (holds a comparable pair, two classes).
+        It must hold for the patients themselves. Resamples for which it does not are drawn again.
+
+    Returns
+    -------
+    Counts [draws, size] as float64, and how many resamples were drawn again.
+    """
+    if not defined(np.ones((1, size)))[0]:
+        raise ValueError("no resample of these patients can be scored: the patients themselves cannot")
+    counts = _counts(size, draws, rng)
+    redrawn = 0
+    while (bad := np.flatnonzero(~defined(counts))).size:
+        counts[bad] = _counts(size, bad.size, rng)
+        redrawn += bad.size
+    return counts, redrawn
+
+
+def _counts(size: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.multinomial(size, np.full(size, 1.0 / size), size=draws).astype(np.float64)
+
+
+def percentile_interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
+    """Percentile interval of bootstrap values [B]: its bounds leave (1 − confidence) / 2 outside at each end."""
+    outside = (1.0 - confidence) / 2.0
+    low, high = np.quantile(values, [outside, 1.0 - outside])
+    return float(low), float(high)

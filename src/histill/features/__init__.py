@@ -1,0 +1,1 @@
+"""Feature extraction, the feature store, import and export."""

@@ -1,0 +1,185 @@
+"""Feature extraction: every kept tile of a slide through the encoder, both magnifications from one read.
+
+The region of a 10x tile is read once at 20x; its quarters are the four 20x tiles, and its 2 × 2 average is the 10x
+tile. A tile that cannot be read becomes a flagged row (`valid` False, zeros), never silent white.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from histill.batches import run_batch
+from histill.cohort.sheets import Slide
+from histill.encoders import recipes
+from histill.encoders.build import Encoder, build
+from histill.errors import SlideError
+from histill.features.store import Group, write_store
+from histill.provenance import EMPTY, Receipt, digest, file_digest, read_json, tree_digest
+from histill.slides.readers import SlideReader, open_slide
+from histill.stages import recipe
+
+MAGNIFICATIONS = {"10x": 1.0, "20x": 0.5}  # µm per pixel
+CHILDREN = 4
+
+
+def store_path(encoder: str, slide_id: str) -> str:
+    """Where a slide's store lies, relative to the results folder."""
+    return f"features/{encoder}/{slide_id}.zarr"
+
+
+def run(slides: list[Slide], *, config: dict[str, Any], results: str | Path) -> list[Receipt]:
+    """Extract features of a batch of slides; the encoder is built once, when the first slide needs it."""
+    results = Path(results)
+    options = config["features"]
+    entry = recipes.get(options["encoder"])
+    off_recipe = recipes.check(
+        entry.name,
+        tile_size=config["tiles"]["size"],
+        mpps=MAGNIFICATIONS,
+        allow_off_recipe=options["allow_off_recipe"],
+    )
+    built: list[Encoder] = []
+
+    def encoder() -> Encoder:
+        if not built:
+            built.append(build(entry, device=options["device"]))
+        return built[0]
+
+    def inputs(slide: Slide) -> dict[str, str]:
+        folder = results / "slides" / slide.slide_id
+        return {
+            "tiles": file_digest(folder / "tiles.parquet"),
+            "slide": read_json(folder / "slide.json")["fingerprint"],
+            "encoder": digest(entry.as_dict()),
+        }
+
+    def work(slide: Slide, receipt: Receipt) -> None:
+        groups = extract(slide, results, encoder(), config["tiles"]["size"], options["batch_size"], config["slides"])
+        written = {**entry.as_dict(), "off_recipe": off_recipe, "tile_size": config["tiles"]["size"]}
+        path = store_path(entry.name, slide.slide_id)
+        write_store(results / path, groups, written)
+        receipt.outputs = {path: tree_digest(results / path)}
+        receipt.counts = {name: len(group.x) for name, group in groups.items()}
+        receipt.counts["unreadable"] = sum(int((~group.valid).sum()) for group in groups.values())
+        receipt.info = {"encoder": entry.name, "dim": entry.dim, "patient_id": slide.patient_id}
+        receipt.warnings = list(off_recipe)
+        rows = sum(len(group.x) for group in groups.values())
+        if rows == 0:
+            receipt.state, receipt.reason = EMPTY, "no tile is kept, so the bag is empty"
+            receipt.mend = "look at the overview with: histill doctor <slide>"
+        elif receipt.counts["unreadable"] == rows:
+            raise SlideError(f"none of its {rows} tiles can be read", mend="export or copy the slide again")
+        elif receipt.counts["unreadable"]:
+            receipt.warnings.append(f"{receipt.counts['unreadable']} of {rows} tiles could not be read")
+
+    return run_batch(
+        "features",
+        slides,
+        work,
+        results=results,
+        recipe=recipe("features", config),
+        inputs=inputs,
+        before="tiles",
+        on_error=config["on_error"],
+    )
+
+
+def extract(
+    slide: Slide, results: Path, encoder: Encoder, size: int, batch_size: int, slide_options: dict[str, Any]
+) -> dict[str, Group]:
+    """Features of one slide at both magnifications, rows in the order of the tile table."""
+    tiles = _kept_tiles(results / "slides" / slide.slide_id / "tiles.parquet")
+    parents = len(tiles["10x"]["tile"])
+    x = {name: np.zeros((len(table["tile"]), encoder.dim), np.float16) for name, table in tiles.items()}
+    valid = {name: np.zeros(len(table["tile"]), bool) for name, table in tiles.items()}
+    if parents:
+        info = read_json(results / "slides" / slide.slide_id / "slide.json")
+        reader = open_slide(slide.path, reader=info["reader"])
+        try:
+            for rows, fields in _fields(reader, tiles["10x"], size, max(1, batch_size // CHILDREN)):
+                children = (CHILDREN * rows[:, None] + np.arange(CHILDREN)).ravel()
+                x["20x"][children] = _half_precision(encoder.encode(_quarters(fields, size), MAGNIFICATIONS["20x"]))
+                x["10x"][rows] = _half_precision(encoder.encode(_averages(fields, size), MAGNIFICATIONS["10x"]))
+                valid["10x"][rows] = True
+                valid["20x"][children] = True
+        finally:
+            reader.close()
+    return {
+        name: Group(
+            x=x[name],
+            spatial=np.column_stack([table["x"], table["y"]]).astype(np.int64),
+            obs={
+                "tile": table["tile"],
+                "parent": np.repeat(np.arange(parents, dtype=np.int32), CHILDREN)
+                if name == "20x"
+                else np.full(parents, -1, np.int32),
+                "valid": valid[name],
+                "tissue": table["tissue"],
+            },
+            var_names=encoder.names,
+        )
+        for name, table in tiles.items()
+    }
+
+
+def _kept_tiles(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Columns of the kept tiles by magnification; 20x rows ordered by parent, four each."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path, columns=["magnification", "x", "y", "width", "height", "tissue", "keep", "parent"])
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    columns["tile"] = np.arange(len(table), dtype=np.int32)
+    fine, coarse = columns["magnification"] == "20x", columns["magnification"] == "10x"
+    keep = columns["keep"].astype(bool)
+    coarse_rows = np.flatnonzero(coarse & keep)
+    fine_rows = np.flatnonzero(fine & np.isin(columns["parent"], coarse_rows))
+    fine_rows = fine_rows[np.argsort(columns["parent"][fine_rows], kind="stable")]
+    if not np.array_equal(columns["parent"][fine_rows], np.repeat(coarse_rows, CHILDREN)):
+        raise SlideError(f"{path.name}: a 10x tile does not have its four 20x children", mend="run: snakemake -R tiles")
+    return {
+        name: {key: values[rows] for key, values in columns.items()}
+        for name, rows in (("10x", coarse_rows), ("20x", fine_rows))
+    }
+
+
+def _fields(
+    reader: SlideReader, tiles: dict[str, np.ndarray], size: int, count: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of (rows, uint8 RGB fields [B, 2·size, 2·size, 3]) of the 10x tiles that can be read."""
+    rows, fields = [], []
+    for row in range(len(tiles["tile"])):
+        box = (int(tiles[key][row]) for key in ("x", "y", "width", "height"))
+        try:
+            fields.append(reader.read_region(*box, 2 * size, 2 * size))
+        except SlideError:
+            continue  # the row stays flagged invalid; the caller counts and reports it
+        rows.append(row)
+        if len(rows) == count:
+            yield np.array(rows), np.stack(fields)
+            rows, fields = [], []
+    if rows:
+        yield np.array(rows), np.stack(fields)
+
+
+def _quarters(fields: np.ndarray, size: int) -> np.ndarray:
+    """The 20x tiles [4·B, size, size, 3] of fields, row-major within each field."""
+    count = len(fields)
+    split = fields.reshape(count, 2, size, 2, size, 3).transpose(0, 1, 3, 2, 4, 5)
+    return split.reshape(CHILDREN * count, size, size, 3)
+
+
+def _averages(fields: np.ndarray, size: int) -> np.ndarray:
+    """The 10x tiles [B, size, size, 3] of fields: exact 2 × 2 area average."""
+    return np.stack([cv2.resize(field, (size, size), interpolation=cv2.INTER_AREA) for field in fields])
+
+
+def _half_precision(values: np.ndarray) -> np.ndarray:
+    """float16, refusing what does not fit rather than storing infinity."""
+    if len(values) and not np.abs(values).max() <= np.finfo(np.float16).max:
+        raise SlideError("the encoder gave values that float16 cannot hold", mend="report this encoder and slide")
+    return values.astype(np.float16)

@@ -1,0 +1,192 @@
+"""Ridge Cox and ridge logistic regression on principal components of slide, RNA, or both.
+
+The simplest honest thing: mean-pooled features, PCA and ridge, all fitted on the training patients of the fold, the
+ridge penalty chosen by cross-validation among them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from histill.data.fold import Labels
+from histill.data.scaling import WinsorizedScaler
+
+INNER_FOLDS = 4
+
+
+@dataclass
+class Block:
+    """Scaling and principal components of one modality; scores have unit variance in training."""
+
+    scaler: WinsorizedScaler
+    components: np.ndarray  # [K, F], divided by the scores' standard deviations
+    offset: np.ndarray  # [F], mean of the scaled features
+
+    @classmethod
+    def fit(cls, x: np.ndarray, components: int) -> Block:
+        scaler = WinsorizedScaler().fit(x)
+        scaled = scaler.transform(x).astype(np.float64)
+        offset = scaled.mean(axis=0)
+        _, singular, directions = np.linalg.svd(scaled - offset, full_matrices=False)
+        # One component fewer than patients, and none that only holds rounding noise.
+        rank = int((singular > 1e-8 * max(singular[0], 1e-12)).sum())
+        count = max(1, min(components, rank, len(x) - 1))
+        deviation = np.maximum(singular[:count], 1e-12) / np.sqrt(max(1, len(x) - 1))
+        return cls(scaler, _fix_signs(directions[:count]) / deviation[:, None], offset)
+
+    def transform(self, x: np.ndarray) -> np.ndarray:
+        """Scores [N, K]."""
+        return (self.scaler.transform(x).astype(np.float64) - self.offset) @ self.components.T
+
+
+def _fix_signs(directions: np.ndarray) -> np.ndarray:
+    """Largest loading positive, so that a fit does not depend on the linear-algebra library."""
+    largest = np.abs(directions).argmax(axis=1)
+    return directions * np.sign(directions[np.arange(len(directions)), largest])[:, None]
+
+
+@dataclass
+class LinearModel:
+    """Blocks by modality (`slide`, `rna`), coefficients [K, C] and intercepts [C]."""
+
+    blocks: dict[str, Block]
+    coefficients: np.ndarray
+    intercepts: np.ndarray
+    alpha: float
+
+    @classmethod
+    def fit(cls, inputs: dict[str, np.ndarray], labels: Labels, targets: list, options: dict[str, Any]) -> LinearModel:
+        """Fit on training patients.
+
+        Parameters
+        ----------
+        inputs
+            Modality -> [N, F].
+        targets
+            Class names, or (time, event), one a patient.
+        options
+            `components` and the penalties `alphas` to choose from.
+        """
+        blocks = {name: Block.fit(x, options["components"]) for name, x in inputs.items()}
+        scores = np.hstack([block.transform(inputs[name]) for name, block in blocks.items()])
+        solver = _Cox(targets) if labels.task.type == "survival" else _Logistic(targets, labels.classes)
+        alpha = solver.choose(scores, options["alphas"])
+        coefficients, intercepts = solver.fit(scores, np.arange(len(scores)), alpha)
+        return cls(blocks, coefficients, intercepts, alpha)
+
+    def predict(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """Log hazard ratios [N, 1], or class probabilities [N, C]."""
+        scores = np.hstack([block.transform(inputs[name]) for name, block in self.blocks.items()])
+        linear = scores @ self.coefficients + self.intercepts
+        if linear.shape[1] == 1:
+            return linear
+        exponent = np.exp(linear - linear.max(axis=1, keepdims=True))
+        return exponent / exponent.sum(axis=1, keepdims=True)
+
+    def state(self) -> dict[str, np.ndarray]:
+        arrays = {"coefficients": self.coefficients, "intercepts": self.intercepts, "alpha": np.array(self.alpha)}
+        for name, block in self.blocks.items():
+            arrays[f"{name}.components"], arrays[f"{name}.offset"] = block.components, block.offset
+            arrays.update({f"{name}.scaler.{key}": value for key, value in block.scaler.state().items()})
+        return arrays
+
+    @classmethod
+    def from_state(cls, state: dict[str, np.ndarray]) -> LinearModel:
+        blocks = {}
+        for name in sorted({key.split(".")[0] for key in state if "." in key}, key=("slide", "rna").index):
+            prefix = f"{name}.scaler."
+            scaler = WinsorizedScaler.from_state(
+                {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+            )
+            blocks[name] = Block(scaler, state[f"{name}.components"], state[f"{name}.offset"])
+        return cls(blocks, state["coefficients"], state["intercepts"], float(state["alpha"]))
+
+
+class _Solver(ABC):
+    """Choice of the penalty by cross-validation among training patients."""
+
+    strata: np.ndarray
+
+    @abstractmethod
+    def fit(self, x: np.ndarray, rows: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+        """Coefficients [K, C] and intercepts [C] of scores x[rows] under a penalty."""
+
+    @abstractmethod
+    def score(self, linear: np.ndarray, rows: np.ndarray) -> float:
+        """How well linear predictors [len(rows), C] do on rows; higher is better."""
+
+    def choose(self, x: np.ndarray, alphas: list[float]) -> float:
+        if len(alphas) == 1:
+            return alphas[0]
+        order = np.lexsort((np.random.default_rng(0).permutation(len(x)), self.strata))
+        part = np.empty(len(x), int)
+        part[order] = np.arange(len(x)) % INNER_FOLDS
+        totals = []
+        for alpha in sorted(alphas):
+            scores = []
+            for held in range(INNER_FOLDS):
+                rows, test = np.flatnonzero(part != held), np.flatnonzero(part == held)
+                coefficients, intercepts = self.fit(x, rows, alpha)
+                scores.append(self.score(x[test] @ coefficients + intercepts, test))
+            totals.append(np.mean(scores))
+        # Ties go to the stronger penalty.
+        best = max(totals)
+        return max(alpha for alpha, total in zip(sorted(alphas), totals, strict=True) if total >= best - 1e-12)
+
+
+class _Cox(_Solver):
+    def __init__(self, targets: list[tuple[float, int]]):
+        from sksurv.util import Surv
+
+        time, event = np.array(targets, dtype=np.float64).T
+        # The likelihood needs positive times; a time of 0 (died on the day) is the earliest there is.
+        self.outcome = Surv.from_arrays(event.astype(bool), np.maximum(time, 1e-6))
+        self.strata = event
+
+    def fit(self, x, rows, alpha):
+        from sksurv.linear_model import CoxPHSurvivalAnalysis
+
+        model = CoxPHSurvivalAnalysis(alpha=alpha, ties="efron").fit(x[rows], self.outcome[rows])
+        return model.coef_[:, None], np.zeros(1)
+
+    def score(self, linear, rows):
+        """Harrell's C; 0.5 where no pair can be compared."""
+        from sksurv.exceptions import NoComparablePairException
+        from sksurv.metrics import concordance_index_censored
+
+        outcome = self.outcome[rows]
+        names = outcome.dtype.names
+        try:
+            return concordance_index_censored(outcome[names[0]], outcome[names[1]], linear[:, 0])[0]
+        except (NoComparablePairException, ValueError):
+            return 0.5
+
+
+class _Logistic(_Solver):
+    def __init__(self, targets: list[str], classes: list[str]):
+        self.labels = np.array([classes.index(target) for target in targets])
+        self.classes = len(classes)
+        self.strata = self.labels
+
+    def fit(self, x, rows, alpha):
+        from sklearn.linear_model import LogisticRegression
+
+        # The same meaning of alpha as in the Cox model: a penalty on the mean loss.
+        model = LogisticRegression(C=1 / (alpha * len(rows)), class_weight="balanced", max_iter=2000)
+        model.fit(x[rows], self.labels[rows])
+        coefficients, intercepts = np.zeros((x.shape[1], self.classes)), np.full(self.classes, -30.0)
+        if len(model.classes_) == 2:
+            coefficients[:, model.classes_[1]], intercepts[model.classes_] = model.coef_[0], [0.0, model.intercept_[0]]
+        else:
+            coefficients[:, model.classes_], intercepts[model.classes_] = model.coef_.T, model.intercept_
+        return coefficients, intercepts
+
+    def score(self, linear, rows):
+        """Mean log-likelihood."""
+        shifted = linear - linear.max(axis=1, keepdims=True)
+        log = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        return float(log[np.arange(len(rows)), self.labels[rows]].mean())

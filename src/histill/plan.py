@@ -1,0 +1,128 @@
+"""What a run will do: the checked config and sheets, and the batches. The Snakefile is built on this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from histill import batches
+from histill import config as configuration
+from histill.cohort import sheets as sampling
+from histill.cohort.sheets import Sheets, Slide
+from histill.encoders import recipes
+from histill.errors import ConfigError, HistillError
+from histill.provenance import digest
+from histill.stages import MODELS
+
+EXTRACTED = {"10x": 1.0, "20x": 0.5}  # µm per pixel
+NEEDS_RNA = ("disentangled", "linear-rna", "linear-both")
+
+
+@dataclass
+class Plan:
+    """A checked run.
+
+    Attributes
+    ----------
+    config
+        Complete config.
+    batches
+        Batch name -> slide ids; empty when features are imported.
+    """
+
+    config: dict[str, Any]
+    sheets: Sheets
+    batches: dict[str, list[str]]
+
+    @property
+    def results(self) -> Path:
+        return Path(self.config["results"])
+
+    @property
+    def imports(self) -> bool:
+        """Whether features come from elsewhere."""
+        return self.config["features"]["source"] != "extract"
+
+    def slides(self, batch: str) -> list[Slide]:
+        return [self.sheets.slides[slide] for slide in self.batches[batch]]
+
+    def feature_sources(self) -> list[str]:
+        """Files that features are imported from."""
+        table = self.config["features"]["table"]
+        return [table] if table else [slide.path for slide in self.sheets.slides.values()]
+
+    def sheet_files(self) -> list[str]:
+        """Sheets that the cohort stage reads."""
+        if "demo" in self.config:
+            return [f"{self.config['results']}/demo/{name}.csv" for name in ("slides", "clinical")]
+        named = (self.config["cohort"]["slides"], self.config["cohort"]["clinical"], self.config["folds"]["file"])
+        return [path for path in named if path]
+
+    def folds(self) -> int:
+        """Number of folds, of the config or of its file of published folds."""
+        path = self.config["folds"]["file"]
+        if not path:
+            return self.config["folds"]["n"]
+        _, rows = sampling.read_rows(path, [])
+        return 1 + max((int(row["fold"]) for _, row in rows if row.get("fold", "").isdigit()), default=0)
+
+    def encoder_digest(self) -> str:
+        """Digest of the encoder's registry entry: a corrected recipe extracts anew."""
+        return digest(recipes.get(self.config["features"]["encoder"]).as_dict())
+
+    def encoder_gpus(self) -> int:
+        """GPUs an extraction job asks for."""
+        network = recipes.get(self.config["features"]["encoder"]).builder != "descriptor"
+        return int(network and self.config["features"]["device"] != "cpu")
+
+    def training_gpus(self) -> int:
+        """GPUs a training job asks for."""
+        return int(self.config["training"]["device"] != "cpu")
+
+    def training_stages(self) -> list[tuple[str, str]]:
+        """(method, stage) of everything the config trains."""
+        return [(method, stage) for method in self.config["methods"]["run"] for stage in MODELS[method]]
+
+
+def load(config: dict[str, Any] | str | Path) -> Plan:
+    """Check a config (mapping or file) and its sheets; raises `ConfigError` with every problem."""
+    complete = configuration.load(config) if isinstance(config, (str, Path)) else configuration.complete(config)
+    problems: list[str] = []
+    try:
+        sheets = sampling.load(complete)
+    except ConfigError as error:
+        problems.extend(error.problems)
+    problems.extend(_check_encoder(complete))
+    problems.extend(_check_methods(complete))
+    if problems:
+        raise ConfigError(problems)
+    imports = complete["features"]["source"] != "extract"
+    return Plan(complete, sheets, {} if imports else batches.assign(sheets.slides, complete["batch_size"]))
+
+
+def _check_encoder(config: dict[str, Any]) -> list[str]:
+    options = config["features"]
+    if options["source"] != "extract":
+        return []
+    try:
+        recipes.check(
+            options["encoder"],
+            tile_size=config["tiles"]["size"],
+            mpps=EXTRACTED,
+            allow_off_recipe=options["allow_off_recipe"],
+        )
+    except HistillError as error:
+        return [f"{error.message} ({error.mend})"]
+    return []
+
+
+def _check_methods(config: dict[str, Any]) -> list[str]:
+    if "demo" in config or not config["tasks"] or config["cohort"]["expression"]:
+        return []
+    return [
+        f"config key 'methods.run': '{method}' needs transcriptomes; name the table in cohort.expression, "
+        "or leave the method out"
+        for method in config["methods"]["run"]
+        if method in NEEDS_RNA
+    ]

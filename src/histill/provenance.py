@@ -1,0 +1,181 @@
+"""Digests, fingerprints, atomic writes and receipts: how histill knows what was done and with what.
+
+Every stage ends in receipts (`docs/architecture.md`, "Receipts"): one per slide and stage, written last and
+atomically, and one per batch that lists them. Only receipts are tracked by Snakemake; stores, tables and pictures are
+named in them together with their digests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from histill.errors import HistillError
+
+DIGEST_CHARACTERS = 20  # 80 bits: no accidental collision in any cohort, and short enough to read
+_PROBE_BYTES = 1 << 20
+_PROBE_COUNT = 16
+
+OK, EMPTY, QUARANTINED = "ok", "empty", "quarantined"
+
+
+def digest(value: Any) -> str:
+    """Digest of a JSON-serialisable value, independent of the order of mapping keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_CHARACTERS]
+
+
+def file_digest(path: str | Path) -> str:
+    """Digest of a whole file's bytes."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()[:DIGEST_CHARACTERS]
+
+
+def tree_digest(folder: str | Path) -> str:
+    """Digest of every file below a folder (a zarr store), by relative path and content."""
+    folder = Path(folder)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return digest({path.relative_to(folder).as_posix(): file_digest(path) for path in files})
+
+
+def fingerprint(path: str | Path) -> str:
+    """Fingerprint of a large file: its size and 16 evenly spaced probes of 1 MiB, first and last included.
+
+    Reading a 3 GB slide whole only to see whether it changed would cost more than segmenting it. Files of up to 16 MiB
+    are read whole.
+    """
+    size = os.stat(path).st_size
+    state = hashlib.sha256(str(size).encode())
+    last = max(0, size - _PROBE_BYTES)
+    starts = range(0, size, _PROBE_BYTES) if size <= _PROBE_COUNT * _PROBE_BYTES else (
+        last * index // (_PROBE_COUNT - 1) for index in range(_PROBE_COUNT)
+    )
+    with open(path, "rb") as handle:
+        for start in starts:
+            handle.seek(start)
+            state.update(handle.read(_PROBE_BYTES))
+    return state.hexdigest()[:DIGEST_CHARACTERS]
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `path`; it becomes `path` when the block ends without an error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last: writers such as cv2.imwrite choose the format by it.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=f".part{path.suffix}")
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        with open(part, "rb") as written:
+            os.fsync(written.fileno())
+        os.chmod(part, 0o666 & ~_umask())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield an empty temporary sibling folder; it replaces `path` when the block ends without an error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    try:
+        yield part
+        os.chmod(part, 0o777 & ~_umask())
+        if path.exists():
+            # Two renames: a reader sees the old store, no store, or the new one, never a mixture.
+            old = part.with_suffix(".old")
+            os.replace(path, old)
+            os.replace(part, path)
+            shutil.rmtree(old)
+        else:
+            os.replace(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write JSON atomically, keys in the given order, with a final newline."""
+    with atomic_file(path) as part:
+        part.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON; an unreadable file is an error that names it."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise HistillError(f"{path} does not exist", mend="run the stage that writes it first") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise HistillError(f"{path} is not valid JSON: {error}", mend="delete it and run the stage again") from None
+
+
+@dataclass
+class Receipt:
+    """What one stage did to one slide.
+
+    Attributes
+    ----------
+    slide, stage
+        Slide id and stage name.
+    state
+        `ok`, `empty` (nothing to do further: no tissue, no tile) or `quarantined`.
+    recipe
+        Digest of everything that was asked for (`histill.stages.recipe`).
+    inputs
+        Digest or fingerprint of each input by name.
+    outputs
+        Path relative to the results folder, to digest.
+    counts
+        What was found: tiles, tissue area in mm², ...
+    info
+        Small facts a reader of the report wants to see (mpp and its source, reader, ...).
+    reason, mend
+        Why the slide is not `ok`, and what to do about it.
+    """
+
+    slide: str
+    stage: str
+    state: str
+    recipe: str
+    inputs: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    reason: str | None = None
+    mend: str | None = None
+    seconds: float = 0.0
+
+    def write(self, path: str | Path) -> None:
+        write_json(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: str | Path) -> Receipt | None:
+        """The receipt at `path`, or None where there is none that can be read (it is then made again)."""
+        try:
+            return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+        except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, TypeError):
+            return None
+
+
+def verify_outputs(receipt: Receipt, results: str | Path) -> bool:
+    """Whether every output named in the receipt still exists."""
+    return all((Path(results) / name).exists() for name in receipt.outputs)

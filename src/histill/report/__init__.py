@@ -1,0 +1,1 @@
+"""Everything a run found, on one self-contained HTML page."""

@@ -1,0 +1,102 @@
+"""How the run went and what it was made with: times, memory, versions, recipes, config."""
+
+from __future__ import annotations
+
+import csv
+import math
+import platform
+import statistics
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from histill import __version__
+from histill.provenance import Receipt
+from histill.report.redact import redact
+from histill.stages import MODELS, STAGES, model_recipe, recipe
+
+# Packages whose version can change a result.
+_PACKAGES = (
+    "snakemake", "openslide-python", "openslide-bin", "tiffslide", "opencv-python-headless", "shapely", "zarr",
+    "anndata", "numpy", "pandas", "pyarrow", "torch", "timm", "lightning", "scikit-learn", "scikit-survival",
+    "matplotlib",
+)  # fmt: skip
+
+
+def stage_times(receipts: dict[str, list[Receipt]]) -> list[dict[str, Any]]:
+    """Seconds of the slide stages, as their receipts tell."""
+    rows = []
+    for stage, entries in receipts.items():
+        seconds = [receipt.seconds for receipt in entries if receipt.seconds > 0]
+        if seconds:
+            rows.append(
+                {
+                    "stage": stage,
+                    "slides": len(seconds),
+                    "total": sum(seconds),
+                    "median": statistics.median(seconds),
+                    "slowest": max(seconds),
+                }
+            )
+    return rows
+
+
+def benchmarks(results: Path) -> list[dict[str, Any]]:
+    """Jobs by rule from Snakemake's tables below `benchmarks/`: wall seconds and the largest memory in MiB."""
+    folder = results / "benchmarks"
+    jobs: dict[str, list[tuple[float, float]]] = {}
+    for path in sorted(folder.rglob("*.tsv")):
+        parts = path.relative_to(folder).parts
+        rule = parts[0] if len(parts) > 1 else path.stem
+        with open(path, newline="", encoding="utf-8") as handle:
+            for row in csv.DictReader(handle, delimiter="\t"):
+                jobs.setdefault(rule, []).append((_number(row.get("s")), _number(row.get("max_rss"))))
+    return [
+        {
+            "rule": rule,
+            "jobs": len(rows),
+            "total": sum(seconds for seconds, _ in rows if math.isfinite(seconds)),
+            "memory": max((memory for _, memory in rows if math.isfinite(memory)), default=None),
+        }
+        for rule, rows in sorted(jobs.items())
+    ]
+
+
+def _number(text: str | None) -> float:
+    """Snakemake writes NA and '-' for a job too short to be measured."""
+    try:
+        return float(text or "")
+    except ValueError:
+        return math.nan
+
+
+def versions() -> list[tuple[str, str]]:
+    """Versions of histill, Python and the packages in use; packages that are not installed are absent."""
+    found = [("histill", __version__), ("python", platform.python_version())]
+    for name in _PACKAGES:
+        try:
+            found.append((name, metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def recipes(config: dict[str, Any]) -> list[tuple[str, str]]:
+    """Recipe digest of every stage and model of the run."""
+    shared = [name for name, stage in STAGES.items() if not any("{task}" in key for key in stage.keys)]
+    rows = [(name, recipe(name, config)) for name in shared if "predict" not in STAGES[name].after]
+    for task in config["tasks"]:
+        for method in config["methods"]["run"]:
+            rows += [
+                (f"{task}: {method} {stage}", model_recipe(method, stage, config, task=task))
+                for stage in MODELS[method]
+            ]
+        rows.append((f"{task}: evaluate", recipe("evaluate", config, task=task)))
+    return rows
+
+
+def config_text(config: dict[str, Any]) -> str:
+    """The effective config as YAML, without machine paths."""
+    import yaml
+
+    return yaml.safe_dump(redact(config), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,152 @@
+"""What happened to the slides: states, reasons, resolution, quality, and pictures of some of them."""
+
+from __future__ import annotations
+
+import base64
+import statistics
+from pathlib import Path
+from typing import Any
+
+from histill.errors import HistillError
+from histill.provenance import EMPTY, OK, QUARANTINED, Receipt, read_json
+
+SLIDE_STAGES = ("inspect", "tissue", "tiles", "features")
+MAGNIFICATIONS = ("10x", "20x")
+FLAGS = ("pen", "blur", "black", "white")
+THUMBNAIL_PX = 460
+THUMBNAIL_BYTES = 40_000
+_QUALITIES = (82, 70, 58, 45, 35)  # of JPEG, tried in turn until a thumbnail is small enough
+
+
+def read_receipts(results: Path) -> dict[str, list[Receipt]]:
+    """Stage -> receipts of its slides; stages that have not run are absent."""
+    found = {}
+    for stage in SLIDE_STAGES:
+        path = results / "receipts" / f"{stage}.json"
+        if path.exists():
+            found[stage] = [Receipt(**entry) for entry in read_json(path)["slides"]]
+    return found
+
+
+def slide_states(receipts: dict[str, list[Receipt]]) -> dict[str, int]:
+    """How many slides ended `ok`, `empty` and `quarantined` in the last stage that ran."""
+    last = list(receipts.values())[-1] if receipts else []
+    return {state: sum(receipt.state == state for receipt in last) for state in (OK, EMPTY, QUARANTINED)}
+
+
+def failures(receipts: dict[str, list[Receipt]]) -> list[dict[str, Any]]:
+    """Slides that are not `ok`, each with the first stage that said so, quarantined ones first."""
+    found: dict[str, dict[str, Any]] = {}
+    for stage, entries in receipts.items():
+        for receipt in entries:
+            if receipt.state != OK:
+                entry = {"slide": receipt.slide, "state": receipt.state, "stage": stage}
+                found.setdefault(receipt.slide, entry | {"reason": receipt.reason, "mend": receipt.mend})
+    return sorted(found.values(), key=lambda entry: (entry["state"] != QUARANTINED, entry["slide"]))
+
+
+def warnings(receipts: dict[str, list[Receipt]]) -> list[dict[str, str]]:
+    """Warnings of slides, each once: the first stage that gave it."""
+    seen = {}
+    for stage, entries in receipts.items():
+        for receipt in entries:
+            for text in receipt.warnings:
+                seen.setdefault((receipt.slide, text), {"slide": receipt.slide, "stage": stage, "text": text})
+    return [seen[key] for key in sorted(seen)]
+
+
+def slide_facts(results: Path, receipts: dict[str, list[Receipt]]) -> dict[str, dict[str, Any]]:
+    """Slide id -> content of its `slide.json`, for slides that could be inspected."""
+    inspected = [receipt.slide for receipt in receipts.get("inspect", ()) if receipt.state == OK]
+    return {slide: read_json(results / "slides" / slide / "slide.json") for slide in inspected}
+
+
+def resolution_table(slides: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Slides by where their resolution came from, and every conflict between sources."""
+    by_source: dict[str, list[dict[str, Any]]] = {}
+    for info in slides.values():
+        by_source.setdefault(info["mpp"]["source"], []).append(info)
+    rows = [
+        {
+            "source": source,
+            "slides": len(infos),
+            "low": min(info["mpp"]["x"] for info in infos),
+            "high": max(info["mpp"]["x"] for info in infos),
+            "vendors": sorted({info["vendor"] for info in infos if info["vendor"]}),
+            "objectives": sorted({f"{info['objective_power']:g}×" for info in infos if info.get("objective_power")}),
+        }
+        for source, infos in sorted(by_source.items(), key=lambda item: (-len(item[1]), item[0]))
+    ]
+    conflicts = [(slide, text) for slide, info in sorted(slides.items()) for text in info["mpp"]["conflicts"]]
+    return {"rows": rows, "conflicts": conflicts}
+
+
+def quality_counts(receipts: list[Receipt]) -> list[dict[str, Any]]:
+    """By magnification: tiles that touch tissue, how many carry each quality flag, and how many are kept."""
+    counted = [receipt.counts for receipt in receipts if receipt.counts]
+    rows = []
+    for level in MAGNIFICATIONS:
+        of = {name: [int(c[f"{name}_{level}"]) for c in counted] for name in ("tiles", *FLAGS, "kept")}
+        sums = {name: sum(values) for name, values in of.items()}
+        rows.append({"magnification": level, **sums, "median_kept": statistics.median(of["kept"] or [0])})
+    return rows if counted else []
+
+
+def tissue_facts(receipts: list[Receipt]) -> dict[str, Any]:
+    """Tissue area in mm² over all slides, the median, and the slides whose outline a person has edited."""
+    areas = [receipt.counts["tissue_mm2"] for receipt in receipts if receipt.state == OK]
+    edited = sorted(receipt.slide for receipt in receipts if receipt.info.get("edited"))
+    return {"total": sum(areas), "median": statistics.median(areas) if areas else None, "edited": edited}
+
+
+def gallery(results: Path, slides: dict[str, dict[str, Any]], most: int) -> tuple[list[dict[str, Any]], int]:
+    """Thumbnails of the first `most` slides that have an overview, and how many have one.
+
+    Returns
+    -------
+    Items with `slide`, `uri` (JPEG data URI of about 40 kB at most), `width`, `height`, `caption`; and the count.
+    """
+    pictured = [slide for slide in sorted(slides) if (results / "slides" / slide / "overview.jpg").exists()]
+    return [_item(results, slide, slides[slide]) for slide in pictured[:most]], len(pictured)
+
+
+def legend() -> dict[str, Any]:
+    """RGB colours of the pictures: tissue outline, frames of kept tiles, tints of flagged ones."""
+    from histill.slides import draw
+
+    return {"tissue": draw.TISSUE_COLOUR, "kept": draw.KEPT_COLOUR, "flags": list(draw.FLAG_COLOURS.items())}
+
+
+def _item(results: Path, slide: str, info: dict[str, Any]) -> dict[str, Any]:
+    import cv2
+    import pyarrow.parquet as pq
+
+    from histill.slides.draw import draw_overview
+
+    folder = results / "slides" / slide
+    picture = cv2.imread(str(folder / "overview.jpg"), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise HistillError(f"{folder / 'overview.jpg'} is no readable picture", mend="delete it; run: snakemake report")
+    outline, table = folder / "tissue.geojson", folder / "tiles.parquet"
+    shapes = read_json(outline) if outline.exists() else {"type": "FeatureCollection", "features": []}
+    tiles = pq.read_table(table) if table.exists() else None
+    drawn = draw_overview(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), shapes, tiles, info, THUMBNAIL_PX)
+    height, width = drawn.shape[:2]
+    caption = f"{info['mpp']['x']:.3g} µm per pixel, "
+    if tiles is not None and tiles.num_rows:
+        levels, keep = tiles["magnification"].to_pylist(), tiles["keep"].to_pylist()
+        kept = [value for level, value in zip(levels, keep, strict=True) if level == "10x"]
+        caption += f"{sum(kept)} of {len(kept)} tiles kept at 10x"
+    else:
+        caption += "no tile"
+    return {"slide": slide, "uri": _jpeg(drawn), "width": width, "height": height, "caption": caption}
+
+
+def _jpeg(picture: Any) -> str:
+    import cv2
+
+    for quality in _QUALITIES:
+        _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+        if len(data) <= THUMBNAIL_BYTES:
+            break
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()

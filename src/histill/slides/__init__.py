@@ -1,0 +1,1 @@
+"""Slides: readers, resolution, tissue, quality flags and the tile grid."""

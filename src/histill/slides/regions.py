@@ -1,0 +1,223 @@
+"""Tissue outlines: mask to polygons, polygons to GeoJSON that QuPath reads and writes, and back to masks.
+
+A file that histill wrote carries the digest of its features in the member `histill`; a file whose digest differs, or
+that has none (QuPath drops it), was edited by a person and is kept.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import shapely
+from shapely.geometry import MultiPolygon, Polygon, mapping, shape
+
+from histill.errors import SlideError
+from histill.provenance import digest, write_json
+
+GENERATOR = "histill"
+_SIMPLIFY = 0.5  # pixels of the overview: half of what the mask resolves
+_SHIFT = 4  # fractional bits of cv2.fillPoly
+_MEND = "mend it in QuPath (polygons only, coordinates in level-0 pixels), or delete it to have tissue found again"
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Tissue of one slide.
+
+    Attributes
+    ----------
+    polygons
+        Disjoint, with their holes, in level-0 pixels.
+    edited
+        Whether a person made or changed them.
+    warnings
+        What had to be mended on reading.
+    """
+
+    polygons: list[Polygon]
+    edited: bool = False
+    warnings: tuple[str, ...] = ()
+
+    def area_mm2(self, mpp: tuple[float, float]) -> float:
+        """Total area, holes left out."""
+        return sum(polygon.area for polygon in self.polygons) * mpp[0] * mpp[1] / 1e6
+
+
+def from_mask(mask: np.ndarray, dimensions: tuple[int, int]) -> list[Polygon]:
+    """Outlines of a mask that covers the whole slide.
+
+    Parameters
+    ----------
+    mask
+        bool [H, W].
+    dimensions
+        (width, height) of the slide in level-0 pixels.
+
+    Returns
+    -------
+    Valid polygons with integer coordinates, largest first.
+    """
+    contours, tree = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    parts = []
+    for index, contour in enumerate(contours):
+        if tree[0][index][3] >= 0:
+            continue
+        holes, child = [], tree[0][index][2]
+        while child >= 0:
+            holes.append(contours[child])
+            child = tree[0][child][0]
+        parts.append(_outline(contour, holes))
+    if not parts:
+        return []
+    # Contours run through the middle of the mask's own pixels: half a pixel more, on both sides of every edge.
+    grown = shapely.buffer(shapely.union_all(parts), 0.5, join_style="mitre", mitre_limit=1.5)
+    grown = shapely.simplify(grown, _SIMPLIFY)
+    scale = np.array([dimensions[0] / mask.shape[1], dimensions[1] / mask.shape[0]])
+    scaled = shapely.transform(grown, lambda points: (points + 0.5) * scale)
+    return _tidy(scaled, dimensions)
+
+
+def to_mask(polygons: list[Polygon], dimensions: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """Rasterise polygons over the whole slide.
+
+    An outline counts with every pixel that it touches, so the mask's edge lies up to half a pixel outside.
+
+    Parameters
+    ----------
+    size
+        (height, width) of the mask.
+
+    Returns
+    -------
+    uint8 [H, W], 1 in tissue.
+    """
+    mask = np.zeros(size, np.uint8)
+    scale = np.array([size[1] / dimensions[0], size[0] / dimensions[1]])
+    for polygon in polygons:
+        rings = [polygon.exterior, *polygon.interiors]
+        points = [np.rint((np.asarray(ring.coords) * scale - 0.5) * (1 << _SHIFT)).astype(np.int32) for ring in rings]
+        cv2.fillPoly(mask, points, 1, shift=_SHIFT)
+    return mask
+
+
+def write(path: str | Path, polygons: list[Polygon]) -> None:
+    """Write a FeatureCollection of QuPath annotations of class Tissue, and the digest by which edits are known."""
+    features = [
+        {
+            "type": "Feature",
+            "geometry": json.loads(json.dumps(mapping(shapely.transform(polygon, _integers)))),
+            "properties": {"objectType": "annotation", "classification": {"name": "Tissue", "color": [46, 160, 67]}},
+        }
+        for polygon in polygons
+    ]
+    write_json(path, {"type": "FeatureCollection", GENERATOR: {"digest": digest(features)}, "features": features})
+
+
+def read(path: str | Path, dimensions: tuple[int, int]) -> Regions:
+    """Read tissue, checked and clipped to the slide.
+
+    A FeatureCollection, a single feature or a list of features; annotations of QuPath's class `Ignore*` are cut out.
+
+    Raises
+    ------
+    SlideError
+        Naming the file and the feature, if it is no GeoJSON, holds no polygons where it holds something, or lies wholly
+        outside the slide.
+    """
+    collection = _load(path)
+    features = _features(collection, path)
+    tissue, ignored, warnings = [], [], []
+    for number, feature in enumerate(features, 1):
+        polygon = _polygon(feature, f"{path}: feature {number}")
+        if not polygon.is_valid:
+            warnings.append(f"tissue.geojson: feature {number}: {shapely.is_valid_reason(polygon)}; repaired")
+            polygon = shapely.make_valid(polygon)
+        (ignored if _class_name(feature).startswith("Ignore") else tissue).append(polygon)
+    merged = shapely.difference(shapely.union_all(tissue), shapely.union_all(ignored))
+    polygons = _tidy(merged, dimensions)
+    if not merged.is_empty and not polygons:
+        raise SlideError(
+            f"{path}: all its polygons lie outside the slide of {dimensions[0]} × {dimensions[1]} pixels", mend=_MEND
+        )
+    made = collection.get(GENERATOR) if isinstance(collection, dict) else None
+    edited = not isinstance(made, dict) or made.get("digest") != digest(features)
+    return Regions(polygons, edited, tuple(warnings))
+
+
+def is_edited(path: str | Path) -> bool:
+    """Whether `path` exists and is not what histill last wrote there (unreadable files included)."""
+    if not Path(path).exists():
+        return False
+    try:
+        collection = _load(path)
+        made = collection[GENERATOR]["digest"]
+        return made != digest(collection["features"])
+    except (SlideError, KeyError, TypeError, ValueError):
+        return True
+
+
+def _outline(contour: np.ndarray, holes: list[np.ndarray]) -> Any:
+    """A contour and its holes as a valid geometry; one or two pixels wide parts become lines and points."""
+    if len(contour) < 3:
+        points = contour[:, 0].astype(float)
+        return shapely.Point(points[0]) if len(points) == 1 else shapely.LineString(points)
+    polygon = Polygon(contour[:, 0], [hole[:, 0] for hole in holes if len(hole) > 2])
+    return polygon if polygon.is_valid else shapely.make_valid(polygon)
+
+
+def _tidy(geometry: Any, dimensions: tuple[int, int]) -> list[Polygon]:
+    """Polygons inside the slide on whole pixels, largest first."""
+    clipped = shapely.intersection(geometry, shapely.box(0, 0, *dimensions))
+    parts = shapely.get_parts(shapely.set_precision(clipped, 1))
+    polygons = [part for part in parts if isinstance(part, Polygon) and part.area > 0]
+    return sorted(polygons, key=lambda polygon: (-polygon.area, polygon.bounds))
+
+
+def _integers(points: np.ndarray) -> np.ndarray:
+    return np.rint(points).astype(np.int64)
+
+
+def _load(path: str | Path) -> Any:
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise SlideError(f"{path}: cannot be read: {error.strerror}", mend=_MEND) from None
+    except ValueError as error:
+        raise SlideError(f"{path}: is not valid JSON: {error}", mend=_MEND) from None
+
+
+def _features(collection: Any, path: str | Path) -> list[Any]:
+    if isinstance(collection, list):
+        return collection
+    if isinstance(collection, dict) and collection.get("type") == "Feature":
+        return [collection]
+    features = collection.get("features") if isinstance(collection, dict) else None
+    if isinstance(features, list):
+        return features
+    raise SlideError(f"{path}: is no GeoJSON FeatureCollection", mend=_MEND)
+
+
+def _polygon(feature: Any, at: str) -> Polygon | MultiPolygon:
+    geometry = feature.get("geometry") if isinstance(feature, dict) else None
+    kind = geometry.get("type") if isinstance(geometry, dict) else None
+    if kind not in ("Polygon", "MultiPolygon"):
+        raise SlideError(f"{at}: its geometry is {kind or 'missing'}, not Polygon or MultiPolygon", mend=_MEND)
+    try:
+        polygon = shapely.force_2d(shape(geometry))
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, shapely.errors.ShapelyError) as error:
+        raise SlideError(f"{at}: its coordinates make no polygon: {error}", mend=_MEND) from None
+    if polygon.is_empty or not np.isfinite(shapely.get_coordinates(polygon)).all():
+        raise SlideError(f"{at}: its coordinates are empty or not finite", mend=_MEND)
+    return polygon
+
+
+def _class_name(feature: Any) -> str:
+    properties = feature.get("properties")
+    label = properties.get("classification") if isinstance(properties, dict) else None
+    name = label.get("name") if isinstance(label, dict) else label
+    return name if isinstance(name, str) else ""

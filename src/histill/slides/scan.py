@@ -1,0 +1,95 @@
+"""`histill scan`: draft slides.csv from a folder of slides."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from pathlib import Path
+
+from histill.errors import HistillError
+from histill.provenance import atomic_file
+
+SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm")
+COLUMNS = ("slide_id", "patient_id", "path")
+_TCGA = re.compile(r"^(TCGA-[A-Z0-9]{2}-[A-Z0-9]{4})(?=$|[-._])", re.IGNORECASE)
+_MAX_ID = 96  # leaves room for a number that makes it unique
+
+
+def scan(folder: str | Path) -> list[dict[str, str]]:
+    """Rows of a slide sheet for every slide below a folder.
+
+    `slide_id` is the file's stem made safe as a file name, with a number where two would be the same (upper and lower
+    case do not count). `patient_id` is the TCGA patient if the name is a TCGA barcode, else the slide id: a guess, to
+    be checked. Of a DICOM series only its first file is named.
+
+    Raises
+    ------
+    HistillError
+        If there is no such folder, or no slide in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise HistillError(f"{folder} is no folder", mend="name the folder that holds the slides")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    visible = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    if not visible:
+        raise HistillError(f"{folder} holds no slide", mend=f"known file types: {', '.join(SUFFIXES)}")
+    rows, taken = [], set()
+    for path in _one_per_series(visible):
+        slide = _unique(_safe(path.stem), taken)
+        barcode = _TCGA.match(path.stem)
+        rows.append(
+            {"slide_id": slide, "patient_id": barcode[1].upper() if barcode else slide, "path": path.as_posix()}
+        )
+    return rows
+
+
+def write_sheet(rows: list[dict[str, str]], path: str | Path) -> None:
+    """Write rows as a slide sheet (CSV); an existing file is never overwritten."""
+    path = Path(path)
+    if path.exists():
+        raise HistillError(f"{path} exists already", mend="name another file with --out, or move it away")
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with atomic_file(path) as part:
+        part.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _safe(stem: str) -> str:
+    """Letters, digits, '.', '_' and '-'; a letter or digit first, no dot last."""
+    text = re.sub(r"[^A-Za-z0-9._-]+", "_", stem).lstrip("._-")[:_MAX_ID].rstrip(".")
+    return text or "slide"
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    candidate, number = name, 1
+    while candidate.casefold() in taken:
+        number += 1
+        candidate = f"{name}-{number}"
+    taken.add(candidate.casefold())
+    return candidate
+
+
+def _one_per_series(paths: list[Path]) -> list[Path]:
+    """Every file, but of the DICOM files of one series only the first; unreadable ones stay, for inspect to explain."""
+    series, kept = set(), []
+    for path in paths:
+        uid = _series(path) if path.suffix.lower() == ".dcm" else None
+        if uid is None or uid not in series:
+            kept.append(path)
+        if uid is not None:
+            series.add(uid)
+    return kept
+
+
+def _series(path: Path) -> str | None:
+    import openslide
+
+    try:
+        with openslide.OpenSlide(path) as slide:
+            return slide.properties.get("dicom.SeriesInstanceUID")
+    except openslide.OpenSlideError:
+        return None

@@ -1,0 +1,162 @@
+"""Stage `tiles`: the table of 10x tiles and their 20x children, with tissue fraction and quality flags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from histill import stages
+from histill.batches import read_receipt, run_batch
+from histill.cohort.sheets import Slide
+from histill.provenance import EMPTY, Receipt, file_digest
+from histill.slides import quality, regions, table
+from histill.slides.grid import Coverage, Grid, make_grid
+from histill.slides.inspect import geometry, read_slide, slide_file
+from histill.slides.readers import SlideReader, open_slide
+from histill.slides.segment import read_picture
+
+STAGE = "tiles"
+MEND_EMPTY = "nothing, if the slide is like that; else edit tissue.geojson or the config key tiles"
+
+
+def run(slides: list[Slide], *, config: dict[str, Any], results: str | Path) -> list[Receipt]:
+    """Write `tiles.parquet` of every slide.
+
+    The table holds every 10x tile that touches tissue, row-major, then the four children of each in the same order.
+    `keep` says which pass: enough tissue, none of the flags in `tiles.exclude`, and at 20x a parent that passes.
+
+    Parameters
+    ----------
+    config
+        Complete config; read: `tiles`, `slides.reader`, `on_error`.
+    results
+        The results folder.
+
+    Returns
+    -------
+    One receipt a slide; `empty` where no tile passes. A slide without tissue gets a table of zero rows.
+    """
+    results = Path(results)
+    options = config["tiles"]
+
+    def inputs(slide: Slide) -> dict[str, str]:
+        facts = read_slide(results, slide.slide_id)
+        outline = slide_file(results, slide.slide_id, "tissue.geojson")
+        return {"tissue": file_digest(outline), "slide": facts["fingerprint"]}
+
+    def work(slide: Slide, receipt: Receipt) -> None:
+        facts = read_slide(results, slide.slide_id)
+        dimensions, mpp = geometry(facts)
+        tissue = regions.read(slide_file(results, slide.slide_id, "tissue.geojson"), dimensions)
+        overview = read_picture(slide_file(results, slide.slide_id, "overview.jpg"))
+        with open_slide(slide.path, facts["reader"]) as reader:
+            columns = make_table(reader, mpp, tissue.polygons, overview, options)
+        path = slide_file(results, slide.slide_id, "tiles.parquet")
+        table.write(path, columns, size=options["size"], overlap=options["overlap"])
+        receipt.outputs = {path.relative_to(results).as_posix(): file_digest(path)}
+        receipt.counts = count(columns)
+        receipt.info = {"size": options["size"], "overlap": options["overlap"], "edited": tissue.edited}
+        receipt.warnings = list(tissue.warnings)
+        if not receipt.counts["kept_10x"]:
+            receipt.state, receipt.reason = EMPTY, why_empty(columns, dimensions, mpp, options)
+            receipt.mend = MEND_EMPTY
+
+    for slide in slides:
+        if read_receipt(results, "tissue", slide.slide_id).state == EMPTY:
+            # The stage passes such a slide on; a table of an earlier run must not stay behind.
+            path = slide_file(results, slide.slide_id, "tiles.parquet")
+            table.write(path, table.empty(), size=options["size"], overlap=options["overlap"])
+    return run_batch(
+        STAGE,
+        slides,
+        work,
+        results=results,
+        recipe=stages.recipe(STAGE, config),
+        inputs=inputs,
+        before="tissue",
+        on_error=config["on_error"],
+    )
+
+
+def make_table(
+    reader: SlideReader, mpp: tuple[float, float], polygons: list, overview: np.ndarray, options: dict[str, Any]
+) -> table.Columns:
+    """The tile table of a slide, column by column.
+
+    The tissue fraction comes from the polygons rasterised at the overview's resolution: right to 0.04 for a 20x tile of
+    224 px at 8 µm per pixel, and 0.02 for a 10x tile (half a mask pixel along one side).
+
+    Parameters
+    ----------
+    mpp
+        (x, y) of level 0.
+    polygons
+        Tissue in level-0 pixels.
+    overview
+        uint8 RGB [H, W, 3] of the whole slide.
+    options
+        Config `tiles`: `size`, `overlap`, `min_tissue`, `exclude`.
+    """
+    dimensions = reader.dimensions
+    grid = make_grid(dimensions, mpp, options["size"], options["overlap"])
+    if not len(grid.parents) or not polygons:
+        return table.empty()
+    cover = Coverage(regions.to_mask(polygons, dimensions, overview.shape[:2]), dimensions)
+    grid = grid.take(np.flatnonzero(cover.of(grid.parents) > 0))
+    boxes = np.concatenate([grid.parents, grid.children])
+    number = len(grid.parents)
+    columns = {
+        "magnification": np.repeat(table.MAGNIFICATIONS, [number, 4 * number]),
+        **dict(zip(("x", "y", "width", "height"), boxes.T, strict=True)),
+        "tissue": cover.of(boxes),
+        **quality.colour_flags(overview, dimensions, boxes),
+        "blur": np.concatenate(_blur(reader, mpp, grid, cover.of(grid.parents), options)),
+        "parent": np.concatenate([np.full(number, -1), np.repeat(np.arange(number), 4)]),
+    }
+    keep = columns["tissue"] >= max(options["min_tissue"], np.finfo(np.float32).tiny)
+    for flag in options["exclude"]:
+        keep &= ~columns[flag]
+    keep[number:] &= np.repeat(keep[:number], 4)
+    return columns | {"keep": keep}
+
+
+def count(columns: table.Columns) -> dict[str, float]:
+    """Tiles per magnification: in the table, kept, and flagged."""
+    counts: dict[str, float] = {}
+    for name in table.MAGNIFICATIONS:
+        rows = columns["magnification"] == name
+        counts[f"tiles_{name}"] = int(rows.sum())
+        counts[f"kept_{name}"] = int(np.count_nonzero(columns["keep"][rows]))
+        for flag in quality.FLAGS:
+            counts[f"{flag}_{name}"] = int(np.count_nonzero(columns[flag][rows]))
+    return counts
+
+
+def why_empty(
+    columns: table.Columns, dimensions: tuple[int, int], mpp: tuple[float, float], options: dict[str, Any]
+) -> str:
+    """Why no 10x tile is kept, in one line."""
+    size = options["size"]
+    if min(side * value for side, value in zip(dimensions, mpp, strict=True)) < size - 0.5 * max(mpp):
+        return f"the slide of {dimensions[0]} × {dimensions[1]} pixels is smaller than one 10x tile of {size} µm"
+    counts = count(columns)
+    total = counts["tiles_10x"]
+    if not total:
+        return "no full tile touches tissue"
+    flags = ", ".join(f"{counts[f'{flag}_10x']} {flag}" for flag in options["exclude"] if counts[f"{flag}_10x"])
+    small = int(np.count_nonzero(columns["tissue"][:total] < options["min_tissue"]))
+    bare = f"{small} below {options['min_tissue']:g} tissue"
+    return f"none of {total} 10x tiles passes: {bare}; flagged: {flags or 'none'}"
+
+
+def _blur(
+    reader: SlideReader, mpp: tuple[float, float], grid: Grid, tissue: np.ndarray, options: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Blur where there is enough tissue; elsewhere nothing is read, since the tile is left out anyway."""
+    rows = np.flatnonzero(tissue >= options["min_tissue"])
+    parents, children = np.zeros(len(grid.parents), bool), np.zeros((len(grid.parents), 4), bool)
+    parents[rows], flags = quality.blur_flags(reader, mpp, grid.take(rows))
+    children[rows] = flags.reshape(-1, 4)
+    return parents, children.ravel()

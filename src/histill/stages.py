@@ -1,0 +1,95 @@
+"""The stages, what each one reads from the config, and the recipe that decides whether it runs again.
+
+A recipe is the digest of the config keys a stage reads, of its `version`, and of the recipes it builds on. Snakemake
+tracks it as a parameter and every receipt carries it, so a change of `tiles.overlap` reruns tiling and what follows,
+and nothing before it, while an edit in `src/` that changes no result reruns nothing.
+
+Raise `version` in the commit that changes what a stage writes; the golden tests in `tests/test_golden.py` fail when the
+output changes and the version does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from histill.provenance import digest
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One node of the workflow.
+
+    Attributes
+    ----------
+    version
+        Raised when the stage writes something else for the same input.
+    keys
+        Dotted config keys that the stage reads; `{task}` is filled in for model stages.
+    after
+        Stages whose recipes are part of this one's.
+    """
+
+    version: int
+    keys: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+
+STAGES = {
+    "demo": Stage(1, ("demo",)),
+    "inspect": Stage(1, ("slides",)),
+    "tissue": Stage(1, ("tissue",), ("inspect",)),
+    "tiles": Stage(1, ("tiles",), ("tissue",)),
+    "features": Stage(1, ("features.source", "features.encoder", "features.allow_off_recipe"), ("tiles",)),
+    "features_import": Stage(1, ("features.source", "features.encoder")),
+    "transcriptome": Stage(1, ("transcriptome.matrix",)),
+    "cohort": Stage(1, ("tasks", "folds", "training.validation_fraction")),
+    "predict": Stage(1, ("tasks.{task}",)),
+    "evaluate": Stage(1, ("evaluation", "tasks.{task}"), ("predict",)),
+    "report": Stage(1, ("report",)),
+}
+
+# What can be trained: method -> stage -> Stage. `after` names stages of the same method.
+_SHARED = ("training.model", "tasks.{task}")
+_GENES = ("transcriptome.gene_sets", "transcriptome.transform")
+MODELS: dict[str, dict[str, Stage]] = {
+    "disentangled": {
+        "teacher": Stage(
+            1, (*_SHARED, *_GENES, "methods.disentangled.model", "methods.disentangled.teacher")
+        ),
+        "student": Stage(1, (*_SHARED, "methods.disentangled.model", "methods.disentangled.student"), ("teacher",)),
+    },
+    "wsi-only": {"train": Stage(1, (*_SHARED, "methods.disentangled.model"))},
+    "abmil": {"train": Stage(1, (*_SHARED, "methods.abmil"))},
+    "linear-slide": {"train": Stage(1, (*_SHARED, "methods.linear"))},
+    "linear-rna": {"train": Stage(1, (*_SHARED, *_GENES, "methods.linear"))},
+    "linear-both": {"train": Stage(1, (*_SHARED, *_GENES, "methods.linear"))},
+}
+
+
+def select(config: dict[str, Any], key: str) -> Any:
+    """Value at a dotted key; None where the config has none."""
+    value: Any = config
+    for part in key.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return None
+        value = value[part]
+    return value
+
+
+def recipe(stage: str, config: dict[str, Any], *, task: str | None = None) -> str:
+    """Recipe digest of a stage under a complete config (`histill.config.load`)."""
+    node = STAGES[stage]
+    return _digest(stage, node, config, task, [recipe(name, config, task=task) for name in node.after])
+
+
+def model_recipe(method: str, stage: str, config: dict[str, Any], *, task: str) -> str:
+    """Recipe digest of one training stage of a method for a task."""
+    node = MODELS[method][stage]
+    before = [model_recipe(method, name, config, task=task) for name in node.after]
+    return _digest(f"{method}/{stage}", node, config, task, before)
+
+
+def _digest(name: str, node: Stage, config: dict[str, Any], task: str | None, before: list[str]) -> str:
+    keys = {key.format(task=task): select(config, key.format(task=task)) for key in node.keys}
+    return digest({"stage": name, "version": node.version, "config": keys, "after": before})

@@ -1,0 +1,1 @@
+"""Bulk transcriptomes: reading, identifiers, per-sample normalisation, gene sets."""

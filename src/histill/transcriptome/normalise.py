@@ -1,0 +1,139 @@
+"""Checks of a matrix against the unit it is said to have, and per-sample normalisation.
+
+Nothing here looks across samples for a value of one sample: whatever is fitted on patients is fitted in a fold.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from histill.errors import HistillError
+
+LINEAR = ("counts", "tpm", "fpkm")
+SCALES = {
+    "counts": "log2(CPM + 1)",
+    "tpm": "log2(TPM + 1)",
+    "fpkm": "log2(FPKM + 1)",
+    "log": "log, as given",
+    "zscore": "z-score, as given",
+}
+LOGGED_BELOW = 50.0  # log2 of any expression value is lower; the maximum of counts, TPM and FPKM never is
+LOG_BELOW = 100.0
+OUTLIER = 50.0  # z-scores beyond come from genes with next to no variance in the reference samples
+MILLION_TOLERANCE = 0.01
+
+
+def missing_genes(path: str, values: np.ndarray, samples: list[str], genes: list[str]) -> list[int]:
+    """Positions of genes without any value; any other missing or infinite value is an error that says where.
+
+    Parameters
+    ----------
+    values
+        [samples, genes].
+    """
+    if np.isfinite(values).all():
+        return []
+    infinite = np.argwhere(np.isinf(values))
+    if len(infinite):
+        row, column = infinite[0]
+        raise HistillError(
+            f"{path}: {len(infinite)} values are infinite or beyond float32, the first of gene '{genes[column]}' in "
+            f"sample '{samples[row]}'",
+            mend="correct them; log of zero needs an offset such as log2(x + 1)",
+        )
+    missing = np.isnan(values)
+    whole = missing.all(axis=0)
+    if whole.all():
+        raise HistillError(f"{path} holds no number at all", mend="check the file and transcriptome.matrix.genes")
+    single = np.argwhere(missing & ~whole)
+    if len(single):
+        row, column = single[0]
+        raise HistillError(
+            f"{path}: {len(single)} values are missing, the first of gene '{genes[column]}' in sample "
+            f"'{samples[row]}' ({int(missing[row].sum())} missing in that sample, {int(missing[:, column].sum())} of "
+            "that gene)",
+            mend="fill them or remove the gene or sample; histill does not guess expression",
+        )
+    return np.flatnonzero(whole).tolist()
+
+
+def check_unit(path: str, values: np.ndarray, unit: str, samples: list[str], genes: list[str]) -> list[str]:
+    """Warnings about values that are odd for their unit.
+
+    Parameters
+    ----------
+    values
+        [samples, genes], finite.
+
+    Raises
+    ------
+    HistillError
+        When the values cannot have the unit of `transcriptome.matrix.unit`.
+    """
+
+    def refuse(what: str, instead: str) -> HistillError:
+        return HistillError(
+            f"{path}: {what}, so it does not hold unit '{unit}'", mend=f"set transcriptome.matrix.unit to {instead}"
+        )
+
+    def at(flat: int) -> str:
+        row, column = np.unravel_index(flat, values.shape)
+        return f"gene '{genes[column]}' in sample '{samples[row]}' is {values[row, column]:g}"
+
+    low, high = values.min(), values.max()
+    whole = bool((values == np.round(values)).all())
+    if unit in LINEAR:
+        if low < 0:
+            count = int((values < 0).sum())
+            raise refuse(f"{count} values are negative ({at(values.argmin())})", "log or zscore")
+        if high < LOGGED_BELOW and not whole:
+            raise refuse(f"the highest of its fractional values is {high:g}, which looks logged", "log")
+        return _check_totals(path, values, unit, samples, whole, refuse)
+    if unit == "log":
+        if high > LOG_BELOW:
+            raise refuse(
+                f"{at(values.argmax())}, and no logarithm of an expression value is above {LOG_BELOW:g}",
+                "counts, tpm or fpkm (or zscore)",
+            )
+        return []
+    if low >= 0:
+        raise refuse("no value is negative", "counts, tpm, fpkm or log")
+    beyond = int((np.abs(values) > OUTLIER).sum())
+    if not beyond:
+        return []
+    return [f"{beyond} z-scores are beyond ±{OUTLIER:g} ({at(np.abs(values).argmax())}); kept as they are"]
+
+
+def _check_totals(path, values, unit, samples, whole, refuse) -> list[str]:
+    totals = values.sum(axis=1, dtype=np.float64)
+    if (totals == 0).any():
+        raise HistillError(
+            f"{path}: sample '{samples[int(totals.argmin())]}' is 0 for all genes", mend="remove the sample"
+        )
+    if unit == "counts" and not whole and np.allclose(totals, 1e6, rtol=MILLION_TOLERANCE):
+        raise refuse("every sample sums to one million and values are fractions", "tpm")
+    if unit == "tpm" and totals.max() > 1e6 * (1 + MILLION_TOLERANCE):
+        sample = samples[int(totals.argmax())]
+        raise refuse(f"sample '{sample}' sums to {totals.max():,.0f}, and TPM sums to one million", "counts or fpkm")
+    if unit != "counts" and whole:
+        return [
+            f"all values are whole numbers: if they are read counts, transcriptome.matrix.unit is counts, not {unit}"
+        ]
+    return []
+
+
+def log_scale(values: np.ndarray, unit: str, library: np.ndarray | None = None) -> np.ndarray:
+    """Values on the scale that models read, float32 [samples, genes].
+
+    Parameters
+    ----------
+    library
+        Counts only: all counted reads of each sample, which may be more than `values` hold. Default: their sum.
+    """
+    if unit not in LINEAR:
+        return values.astype(np.float32)
+    linear = values.astype(np.float64)
+    if unit == "counts":
+        total = linear.sum(axis=1) if library is None else np.asarray(library, dtype=np.float64)
+        linear *= (1e6 / total)[:, None]
+    return np.log2(linear + 1.0).astype(np.float32)

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from histill.methods.outputs import fuse, risk, survival_loss, task_loss
+
+
+@pytest.mark.parametrize(
+    ("interval", "event", "expected"),
+    [
+        (0, 1, -math.log(0.1)),  # first interval, event: h_0
+        (3, 1, -math.log(0.9 * 0.8 * 0.7) - math.log(0.4)),  # last interval, event: S_2 h_3
+        (0, 0, -math.log(0.9)),  # first interval, censored: S_0
+        (3, 0, -math.log(0.9 * 0.8 * 0.7 * 0.6)),  # last interval, censored: S_3
+    ],
+)
+def test_survival_likelihood_by_hand(interval, event, expected):
+    hazards = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
+    loss = survival_loss(hazards, torch.tensor([interval]), torch.tensor([event]))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_risk_rises_with_every_hazard():
+    base = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
+    for index in range(4):
+        more = base.clone()
+        more[0, index] += 0.1
+        assert risk(more) > risk(base)
+
+
+def test_extreme_hazards_stay_finite():
+    for value in (0.0, 1.0):
+        hazards = torch.full((1, 4), value, requires_grad=True)
+        for event in (0, 1):
+            loss = survival_loss(hazards, torch.tensor([3]), torch.tensor([event])).sum()
+            loss.backward()
+            assert torch.isfinite(loss)
+            assert torch.isfinite(hazards.grad).all()
+
+
+def test_classification_is_weighted_cross_entropy():
+    logits, labels, weights = torch.randn(6, 3), torch.tensor([0, 1, 2, 2, 1, 0]), torch.tensor([1.0, 2.0, 0.5])
+    own = task_loss(torch.softmax(logits, -1), labels, torch.zeros(6), weights)
+    theirs = torch.nn.functional.cross_entropy(logits, labels, weights, reduction="none")
+    torch.testing.assert_close(own, theirs)
+
+
+def test_fusion_is_the_mean_over_what_is_there():
+    logits = {"10x": torch.tensor([[0.0, 2.0], [1.0, 1.0]]), "20x": torch.tensor([[3.0, 0.0], [5.0, 0.0]])}
+    both = fuse(logits, {level: torch.tensor([True, True]) for level in logits}, survival=False)
+    torch.testing.assert_close(both, (logits["10x"].softmax(-1) + logits["20x"].softmax(-1)) / 2)
+    one = fuse(logits, {"10x": torch.tensor([True, True]), "20x": torch.tensor([True, False])}, survival=False)
+    torch.testing.assert_close(one[1], logits["10x"][1].softmax(-1))

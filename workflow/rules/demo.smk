@@ -1,0 +1,22 @@
+# The synthetic cohort of the default config.
+if "demo" in PLAN.config:
+
+    rule demo:
+        input:
+            config=CONFIG,
+        output:
+            slides=[slide.path for slide in PLAN.sheets.slides.values()],
+            sheets=expand(f"{RESULTS}/demo/{{name}}.csv", name=["slides", "clinical", "truth"]),
+            expression=PLAN.sheets.expression,
+        log:
+            f"{RESULTS}/logs/demo.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/demo.tsv"
+        threads: 8
+        resources:
+            mem_mb=4000,
+            runtime=60,
+        params:
+            recipe=stages.recipe("demo", PLAN.config),
+        shell:
+            "histill demo make --config {input.config} --workers {threads}" + LOGGED

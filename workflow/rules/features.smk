@@ -1,0 +1,57 @@
+# Features: extracted batch by batch, or imported in one go. Either way receipts/features.json lists every slide.
+if PLAN.imports:
+
+    rule features:
+        input:
+            config=CONFIG,
+            sources=PLAN.feature_sources(),
+        output:
+            f"{RECEIPTS}/features.json",
+        log:
+            f"{RESULTS}/logs/features.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/features.tsv"
+        resources:
+            mem_mb=8000,
+            runtime=240,
+        params:
+            recipe=stages.recipe("features_import", PLAN.config),
+        shell:
+            "histill features import --config {input.config}" + LOGGED
+
+else:
+
+    rule features_batch:
+        input:
+            config=CONFIG,
+            before=f"{RECEIPTS}/tiles/{{batch}}.json",
+        output:
+            f"{RECEIPTS}/features/{{batch}}.json",
+        log:
+            f"{RESULTS}/logs/features/{{batch}}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/features/{{batch}}.tsv"
+        priority: 1
+        resources:
+            mem_mb=8000,
+            runtime=480,
+            gpu=PLAN.encoder_gpus(),
+        params:
+            recipe=stages.recipe("features", PLAN.config),
+            encoder="encoder:" + PLAN.encoder_digest(),
+        shell:
+            "histill features extract --config {input.config} --batch {wildcards.batch} --out {output}" + LOGGED
+
+    rule features:
+        input:
+            batch_receipts("features"),
+        output:
+            f"{RECEIPTS}/features.json",
+        log:
+            f"{RESULTS}/logs/features.log",
+        localrule: True
+        params:
+            folder=f"{RECEIPTS}/features",
+            batches=[f"--batch {name}" for name in PLAN.batches],
+        shell:
+            "histill collect features --receipts {params.folder} {params.batches} --out {output}" + LOGGED

@@ -1,0 +1,94 @@
+# Training, prediction and evaluation. A training job covers every fold and seed of a stage (training.jobs: single), or one
+# of them (per_fold); runs that are done are skipped either way.
+PER_FOLD = PLAN.config["training"]["jobs"] == "per_fold"
+RUN = f"{RECEIPTS}/train/{{task}}/{{method}}-{{stage}}" + ("-fold{fold}-seed{seed}" if PER_FOLD else "")
+ONLY = " --fold {wildcards.fold} --seed {wildcards.seed}" if PER_FOLD else ""
+
+
+def training_inputs(wildcards):
+    """Receipts a training run stands on: the cohort, and the stages before it."""
+    before = stages.MODELS[wildcards.method][wildcards.stage].after
+    same = dict(wildcards.items())
+    return [f"{RECEIPTS}/cohort.json", *(RUN.format(**{**same, "stage": name}) + ".json" for name in before)]
+
+
+def training_recipe(wildcards):
+    return stages.model_recipe(wildcards.method, wildcards.stage, PLAN.config, task=wildcards.task)
+
+
+def training_receipts(wildcards):
+    """Receipts of everything the config trains for a task."""
+    return [
+        RUN.format(task=wildcards.task, method=method, stage=stage, fold=fold, seed=seed) + ".json"
+        for method, stage in PLAN.training_stages()
+        for seed in (PLAN.config["seeds"] if PER_FOLD else [0])
+        for fold in (range(PLAN.folds()) if PER_FOLD else [0])
+    ]
+
+
+rule train_runs:
+    input:
+        training_inputs,
+        config=CONFIG,
+    output:
+        f"{RUN}.json",
+    log:
+        f"{RUN}.log".replace(RECEIPTS, f"{RESULTS}/logs"),
+    benchmark:
+        f"{RUN}.tsv".replace(RECEIPTS, f"{RESULTS}/benchmarks")
+    resources:
+        mem_mb=8000,
+        runtime=720,
+        gpu=PLAN.training_gpus(),
+    params:
+        recipe=training_recipe,
+        seeds=PLAN.config["seeds"],
+    shell:
+        "histill train --config {input.config} --task {wildcards.task} --method {wildcards.method}"
+        " --stage {wildcards.stage} --out {output}" + ONLY + LOGGED
+
+
+rule predict:
+    input:
+        training_receipts,
+        config=CONFIG,
+    output:
+        f"{RECEIPTS}/predict-{{task}}.json",
+    log:
+        f"{RESULTS}/logs/predict-{{task}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/predict-{{task}}.tsv"
+    resources:
+        mem_mb=8000,
+        runtime=120,
+        gpu=PLAN.training_gpus(),
+    params:
+        recipe=lambda wildcards: stages.recipe("predict", PLAN.config, task=wildcards.task),
+    shell:
+        "histill predict --config {input.config} --task {wildcards.task}" + LOGGED
+
+
+rule evaluate:
+    input:
+        f"{RECEIPTS}/predict-{{task}}.json",
+        config=CONFIG,
+    output:
+        f"{RESULTS}/evaluation/{{task}}.json",
+        f"{RESULTS}/evaluation/{{task}}.tsv",
+    log:
+        f"{RESULTS}/logs/evaluate-{{task}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/evaluate-{{task}}.tsv"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        recipe=lambda wildcards: stages.recipe("evaluate", PLAN.config, task=wildcards.task),
+    shell:
+        "histill evaluate --config {input.config} --task {wildcards.task}" + LOGGED
+
+
+# By name: everything trained, predicted and scored.
+rule train:
+    input:
+        expand(f"{RECEIPTS}/predict-{{task}}.json", task=TASKS),

@@ -1,0 +1,22 @@
+# One self-contained page of everything above.
+rule report:
+    input:
+        f"{RECEIPTS}/features.json",
+        f"{RECEIPTS}/cohort.json",
+        [] if PLAN.imports else expand(f"{RECEIPTS}/{{stage}}.json", stage=["inspect", "tissue", "tiles"]),
+        [f"{RECEIPTS}/transcriptome.json"] if PLAN.sheets.expression else [],
+        expand(f"{RESULTS}/evaluation/{{task}}.json", task=TASKS),
+        config=CONFIG,
+    output:
+        report(f"{RESULTS}/report.html", caption="../report/report.rst", category="Report"),
+    log:
+        f"{RESULTS}/logs/report.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/report.tsv"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        recipe=stages.recipe("report", PLAN.config),
+    shell:
+        "histill report --config {input.config}" + LOGGED

@@ -1,0 +1,96 @@
+# Slides, batch by batch: inspect, tissue, tiles. Each stage's own rule collects the batches.
+if not PLAN.imports:
+
+    rule inspect_batch:
+        input:
+            config=CONFIG,
+            slides=batch_slides,
+        output:
+            f"{RECEIPTS}/inspect/{{batch}}.json",
+        log:
+            f"{RESULTS}/logs/inspect/{{batch}}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/inspect/{{batch}}.tsv"
+        resources:
+            mem_mb=2000,
+            runtime=60,
+        params:
+            recipe=stages.recipe("inspect", PLAN.config),
+            rows=batch_rows,
+        shell:
+            "histill inspect --config {input.config} --batch {wildcards.batch} --out {output}" + LOGGED
+
+    rule inspect:
+        input:
+            batch_receipts("inspect"),
+        output:
+            f"{RECEIPTS}/inspect.json",
+        log:
+            f"{RESULTS}/logs/inspect.log",
+        params:
+            folder=f"{RECEIPTS}/inspect",
+            batches=[f"--batch {name}" for name in PLAN.batches],
+        shell:
+            "histill collect inspect --receipts {params.folder} {params.batches} --out {output}" + LOGGED
+
+    rule tissue_batch:
+        input:
+            config=CONFIG,
+            before=f"{RECEIPTS}/inspect/{{batch}}.json",
+        output:
+            f"{RECEIPTS}/tissue/{{batch}}.json",
+        log:
+            f"{RESULTS}/logs/tissue/{{batch}}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/tissue/{{batch}}.tsv"
+        resources:
+            mem_mb=4000,
+            runtime=120,
+        params:
+            recipe=stages.recipe("tissue", PLAN.config),
+        shell:
+            "histill tissue --config {input.config} --batch {wildcards.batch} --out {output}" + LOGGED
+
+    rule tissue:
+        input:
+            batch_receipts("tissue"),
+        output:
+            f"{RECEIPTS}/tissue.json",
+        log:
+            f"{RESULTS}/logs/tissue.log",
+        params:
+            folder=f"{RECEIPTS}/tissue",
+            batches=[f"--batch {name}" for name in PLAN.batches],
+        shell:
+            "histill collect tissue --receipts {params.folder} {params.batches} --out {output}" + LOGGED
+
+    rule tiles_batch:
+        input:
+            config=CONFIG,
+            before=f"{RECEIPTS}/tissue/{{batch}}.json",
+        output:
+            f"{RECEIPTS}/tiles/{{batch}}.json",
+        log:
+            f"{RESULTS}/logs/tiles/{{batch}}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/tiles/{{batch}}.tsv"
+        resources:
+            mem_mb=4000,
+            runtime=120,
+        params:
+            recipe=stages.recipe("tiles", PLAN.config),
+        shell:
+            "histill tiles --config {input.config} --batch {wildcards.batch} --out {output}" + LOGGED
+
+    rule tiles:
+        input:
+            batch_receipts("tiles"),
+        output:
+            f"{RECEIPTS}/tiles.json",
+        log:
+            f"{RESULTS}/logs/tiles.log",
+        params:
+            folder=f"{RECEIPTS}/tiles",
+            batches=[f"--batch {name}" for name in PLAN.batches],
+        shell:
+            "histill collect tiles --receipts {params.folder} {params.batches} --out {output}" + LOGGED

@@ -1,0 +1,20 @@
+# The expression table, read, checked and normalised sample by sample.
+if PLAN.sheets.expression:
+
+    rule transcriptome:
+        input:
+            config=CONFIG,
+            table=PLAN.sheets.expression,
+        output:
+            f"{RECEIPTS}/transcriptome.json",
+        log:
+            f"{RESULTS}/logs/transcriptome.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/transcriptome.tsv"
+        resources:
+            mem_mb=8000,
+            runtime=60,
+        params:
+            recipe=stages.recipe("transcriptome", PLAN.config),
+        shell:
+            "histill transcriptome --config {input.config}" + LOGGED
