@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import cv2
@@ -18,14 +17,6 @@ GLASS = 243
 @pytest.fixture
 def config():
     return complete({"results": "results", "cohort": {}})
-
-
-@pytest.fixture(scope="session")
-def shared_data():
-    folder = Path(os.environ.get("HISTILL_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
-    if not (folder / "wsi").is_dir():
-        pytest.skip("reference data not found: set HISTILL_TEST_DATA")
-    return folder
 
 
 @pytest.fixture(scope="session")

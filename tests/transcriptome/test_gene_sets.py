@@ -1,4 +1,5 @@
 import pytest
+
 from histill import config
 from histill.errors import HistillError
 from histill.transcriptome import gene_sets

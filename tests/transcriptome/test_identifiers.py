@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from histill.errors import HistillError
 from histill.transcriptome import identifiers
 from histill.transcriptome.identifiers import genes_axis, merge_duplicates, patients_of_barcodes, symbols
@@ -64,5 +65,5 @@ def test_barcodes():
 
 
 def test_ids_that_are_no_barcodes():
-    with pytest.raises(HistillError, match="1 of 2 sample ids.*'S1'"):
+    with pytest.raises(HistillError, match=r"1 of 2 sample ids.*'S1'"):
         patients_of_barcodes("x", ["TCGA-A8-A08X", "S1"])

@@ -3,6 +3,7 @@ import zipfile
 
 import numpy as np
 import pytest
+
 from histill.errors import HistillError
 from histill.transcriptome.read import load, read_table
 

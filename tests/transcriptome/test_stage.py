@@ -1,9 +1,8 @@
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
+
 from histill import config
 from histill.errors import HistillError
 from histill.transcriptome import stage
@@ -15,14 +14,6 @@ GENES = ["TP53", "MYC", "EGFR", "CD8A", "COL1A1", "VEGFA"]
 def settings(unit="counts", genes="auto", patient="same"):
     matrix = {"unit": unit, "genes": genes, "patient": patient}
     return config.complete({"results": "r", "cohort": {}, "transcriptome": {"matrix": matrix}})
-
-
-def shared(name):
-    folder = os.environ.get("HISTILL_TEST_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data"
-    path = Path(folder) / name
-    if not path.exists():
-        pytest.skip(f"no reference data: {name} (HISTILL_TEST_DATA)")
-    return path
 
 
 @pytest.fixture
@@ -108,8 +99,8 @@ def test_readers_name_a_file_that_is_not_there(tmp_path):
 
 
 @pytest.mark.shared_data
-def test_z_scores_of_tcga_luad(tmp_path):
-    receipt = stage.run(path=shared("tcga_luad/rna.parquet"), config=settings("zscore"), results=tmp_path)
+def test_z_scores_of_tcga_luad(shared_data, tmp_path):
+    receipt = stage.run(path=shared_data / "tcga_luad" / "rna.parquet", config=settings("zscore"), results=tmp_path)
     assert (receipt["counts"]["samples"], receipt["counts"]["genes"]) == (422, 1555)
     assert receipt["info"]["genes_axis"] == "columns"
     assert "46 z-scores are beyond ±50 (gene 'DEFA5' in sample 'TCGA-55-7570' is 7377.59)" in receipt["warnings"][0]
@@ -122,8 +113,8 @@ def test_z_scores_of_tcga_luad(tmp_path):
 
 
 @pytest.mark.shared_data
-def test_counts_of_tcga_brca(tmp_path):
-    path = shared("rna/tcga_brca_counts_60.tsv.gz")
+def test_counts_of_tcga_brca(shared_data, tmp_path):
+    path = shared_data / "rna" / "tcga_brca_counts_60.tsv.gz"
     receipt = stage.run(path=path, config=settings(patient="tcga"), results=tmp_path)
     assert (receipt["counts"]["samples"], receipt["counts"]["genes"]) == (60, 20124)
     assert receipt["warnings"] == []

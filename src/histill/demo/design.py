@@ -134,11 +134,11 @@ def design(options: dict[str, Any]) -> tuple[DemoPatient, ...]:
 
 
 def _even(rng: np.random.Generator, n: int, dimensions: int) -> np.ndarray:
-    """Evenly spread uniform numbers in (0, 1), [n, dimensions]: a Kronecker lattice with a random shift, in random order.
+    """Evenly spread uniform numbers in (0, 1), [n, dimensions]: a Kronecker lattice, shifted and ordered at random.
 
-    Independent draws would give a cohort of 48 with hardly a censored patient, or factors that correlate by 0.3, for one
-    seed in ten. Evenly spread ones give every seed a cohort close to what the model says. The irrationals are powers of
-    the generalised golden ratio (the root of x^(d+1) = x + 1).
+    Independent draws give some seeds a cohort of 48 with hardly a censored patient or with correlated factors; evenly
+    spread ones keep every seed close to what the model says. The irrationals are powers of the generalised golden
+    ratio (the root of x^(d+1) = x + 1).
     """
     root = 2.0
     for _ in range(60):
@@ -255,7 +255,7 @@ def clinical_rows(patients: tuple[DemoPatient, ...]) -> list[dict[str, str]]:
 
 
 def sheets(options: dict[str, Any], *, folder: Path, tasks: dict[str, Task]) -> Sheets:
-    """The sheets of the cohort below `folder`, as `histill.cohort.sheets.load` reads them once `make` has written them."""
+    """The sheets of the cohort below `folder`, as `histill.cohort.sheets.load` reads the files that `make` writes."""
     patients = design(options)
     clinical = Clinical(str(folder / "clinical.csv"), list(CLINICAL_COLUMNS))
     for line, row in enumerate(clinical_rows(patients), start=2):

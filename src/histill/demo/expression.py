@@ -15,7 +15,10 @@ from histill.errors import HistillError
 from histill.transcriptome.gene_sets import SHIPPED, SUBSPACES, members, read_gmt
 
 BACKGROUND = Path(histill.__file__).parent / "resources" / "demo" / "background_genes.txt"
-MEDIAN_COUNT = {"programme": 120.0, "background": 3000.0}  # background carries the depth, or a sample's total tells its t
+MEDIAN_COUNT = {
+    "programme": 120.0,
+    "background": 3000.0,
+}  # background carries the depth, or a sample's total tells its t
 RESPONDING = 0.75  # share of a programme's genes that follow its factor
 LOADING = 0.40  # natural-log fold change of a responding gene per standard deviation of its factor
 NUISANCE = 0.20  # the same for a third factor (purity, handling) that every gene follows in its own direction
@@ -52,7 +55,7 @@ def counts(
     samples
         Patient ids, in the order of the cohort.
     counts
-        int64 [genes, samples]. Variance is mean + dispersion * mean², the dispersion differs by gene, the depth by sample.
+        int64 [genes, samples]. Variance is mean + dispersion * mean²; dispersion differs by gene, depth by sample.
     """
     rng = stream(options, EXPRESSION)
     genes = sorted({*background, *(gene for genes in programmes.values() for gene in genes)})

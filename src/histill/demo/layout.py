@@ -1,7 +1,7 @@
 """Where things lie on a synthetic slide: tissue, holes, fibre bands, lymphocyte clusters.
 
-Fields are computed at 1/16 of the slide's resolution (8 µm per pixel) and enlarged: everything here is architecture, which
-cells are not. Lengths are level-0 pixels.
+Fields are computed at 1/16 of the slide's resolution (8 µm per pixel) and enlarged: everything here is architecture,
+which cells are not. Lengths are level-0 pixels.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _tissue(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """One or two pieces of tissue with ragged edges and holes."""
     height, width = shape
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    pieces = [(0.5, 0.5, 0.44, 0.43)] if rng.random() < 0.65 else [(0.30, 0.42, 0.25, 0.37), (0.73, 0.58, 0.23, 0.36)]
+    pieces = [(0.5, 0.5, 0.43, 0.42)] if rng.random() < 0.65 else [(0.30, 0.42, 0.25, 0.37), (0.73, 0.58, 0.23, 0.36)]
     field = np.full(shape, -1.0, np.float32)
     for centre_x, centre_y, radius_x, radius_y in pieces:
         across = (x / width - centre_x - rng.normal(0, 0.01)) / radius_x
@@ -81,8 +81,8 @@ def _tissue(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
         at = (int(centre[1]), int(centre[0]))
         cv2.ellipse(tissue, at, axes, float(rng.uniform(0, 180)), 0, 360, 0, cv2.FILLED)
     # The glass reaches the rim: a tile grid never starts inside tissue.
-    tissue[[0, -1]] = 0
-    tissue[:, [0, -1]] = 0
+    tissue[[0, 1, -2, -1]] = 0
+    tissue[:, [0, 1, -2, -1]] = 0
     return tissue
 
 

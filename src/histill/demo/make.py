@@ -37,8 +37,8 @@ TRUTH_COLUMNS = (
 README = """histill synthetic cohort
 ========================
 
-Everything in this folder is synthetic. Slides are painted, counts and outcomes are drawn from random numbers; no patient,
-tissue or measurement stands behind any of it. It shows how histill works and says nothing about biology.
+Everything in this folder is synthetic. Slides are painted, counts and outcomes are drawn from random numbers; no
+patient, tissue or measurement stands behind any of it. It shows how histill works and says nothing about biology.
 
 patients {patients}, slides {slides}, transcriptomes {rna}, seed {seed}
 
@@ -48,12 +48,13 @@ clinical.csv        age, sex, site, os_months, os_event (1 death, 0 censored), d
 expression.tsv.gz   raw counts, genes in rows, patients in columns
 truth.csv           the hidden factors and what each slide shows of them: for checks only, never an input of a model
 
-Two independent factors drive a patient: a tumour factor (nuclei; genes of the tumour programmes) and a microenvironment factor
-(fibre bands and lymphocyte clusters; genes of the microenvironment programmes). Survival and diagnosis depend on both.
+Two independent factors drive a patient: a tumour factor (nuclei; genes of the tumour programmes) and a microenvironment
+factor (fibre bands and lymphocyte clusters; genes of the microenvironment programmes). Survival and diagnosis depend on
+both.
 
-Flaws, on purpose: slide {corrupt} is cut off (its reader fails), slide {unknown} says nothing about its resolution
-(slides.csv does), some slides have ink or blurred areas, {no_rna} patients have no transcriptome, {no_slide} has no slide, {no_outcome} have
-no outcome.
+Flaws, on purpose: slide {corrupt} is cut off (its reader fails), slide {unknown} says nothing about its
+resolution (slides.csv does), some slides have ink or blurred areas; patients without a transcriptome: {no_rna}, without
+a slide: {no_slide}, without an outcome: {no_outcome}.
 """
 
 

@@ -39,7 +39,9 @@ def nucleus(
     half = math.ceil(max(axes)) + 3
     side = 2 * half + 1
     turns = np.linspace(0, 2 * np.pi, 20, endpoint=False)
-    radius = 1 + (0.03 + 0.09 * coarse) * (np.sin(2 * turns + rng.uniform(0, 6)) + np.sin(3 * turns + rng.uniform(0, 6)))
+    radius = 1 + (0.03 + 0.09 * coarse) * (
+        np.sin(2 * turns + rng.uniform(0, 6)) + np.sin(3 * turns + rng.uniform(0, 6))
+    )
     x, y = axes[0] * radius * np.cos(turns), axes[1] * radius * np.sin(turns)
     cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
     outline = np.column_stack([half + x * cosine - y * sine, half + x * sine + y * cosine])
@@ -74,9 +76,7 @@ def tumor_bank(rng: np.random.Generator, tumor: float) -> list[np.ndarray]:
 
 def lymphocyte_bank(rng: np.random.Generator) -> list[np.ndarray]:
     """Lymphocytes: small, round, dark, the same on every slide."""
-    return [
-        nucleus(rng, (rng.uniform(5.4, 6.4),) * 2, 0.0, rng.uniform(150, 185), 0.25, 0) for _ in range(BANK // 4)
-    ]
+    return [nucleus(rng, (rng.uniform(5.4, 6.4),) * 2, 0.0, rng.uniform(150, 185), 0.25, 0) for _ in range(BANK // 4)]
 
 
 def fibroblast_bank(rng: np.random.Generator) -> list[np.ndarray]:

@@ -31,7 +31,7 @@ def write_slide(path: Path, image: np.ndarray, slide_id: str, *, mpp: float | No
     slide_id
         Stands in the description, with the word "synthetic".
     mpp
-        µm per pixel at level 0 (the objective is 20x). None writes a file that says nothing at all about its resolution.
+        µm per pixel at level 0 (the objective is 20x). None writes a file that says nothing about its resolution.
     """
     import tifffile
 

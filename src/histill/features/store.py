@@ -59,7 +59,8 @@ def write_store(path: str | Path, groups: dict[str, Group], recipe: dict[str, An
     import zarr
     from anndata.io import write_elem
 
-    with atomic_folder(path) as part:
+    # Sharding would make each random row read decode a shard's index.
+    with atomic_folder(path) as part, anndata.settings.override(auto_shard_zarr_v3=False):
         root = zarr.open_group(part, mode="w", zarr_format=3)
         for name, group in groups.items():
             rows, dim = group.x.shape

@@ -59,7 +59,7 @@ class Checkpoint:
             transforms.update({f"expression.{name}": value for name, value in self.expression.state().items()})
         for name, arrays in (("model.safetensors", self.weights), ("transforms.safetensors", transforms)):
             with atomic_file(folder / name) as part:
-                save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, part)
+                save_file({key: np.asarray(value, order="C") for key, value in arrays.items()}, part)
         config = {
             "kind": self.kind,
             "inputs": list(INPUTS[self.kind]),

@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import offset_copy
 
+from histill.report.wording import p_value
+
 # Okabe & Ito: told apart with any colour vision, and by lightness in grey print.
 BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK = (
     "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#222222",
@@ -63,12 +65,8 @@ def differences(report: dict[str, Any]) -> str | None:
     for entry in report["comparisons"]:
         found.setdefault(f"{entry['a']}\n− {entry['b']}", {})[entry["metric"]] = entry
     rows = [(label, [by[metric["key"]] for metric in report["metrics"]], BLACK) for label, by in found.items()]
-    metrics = [{**metric, "name": f"Difference in {_sentence(metric['name'])}"} for metric in report["metrics"]]
+    metrics = [{**metric, "name": f"{metric['name']}, difference"} for metric in report["metrics"]]
     return _forest(rows, metrics, dict.fromkeys((metric["key"] for metric in metrics), 0.0))
-
-
-def _sentence(name: str) -> str:
-    return name if name[1:2].isupper() or name[1:2] == "-" else name[0].lower() + name[1:]
 
 
 def _forest(rows: list, metrics: list[dict[str, Any]], references: dict[str, float]) -> str | None:
@@ -115,7 +113,7 @@ def kaplan_meier(report: dict[str, Any], unit: str) -> str | None:
         panels = figure.subplots(lines, columns, squeeze=False).ravel()
         for axes, name in zip(panels, names, strict=False):
             _draw_groups(axes, curves[name], unit)
-            axes.set_title(f"{name}   {p_text(curves[name]['log_rank_p'])}")
+            axes.set_title(f"{name}   {p_value(curves[name]['log_rank_p'])}")
         for axes in panels[len(names) :]:
             axes.remove()
         return _svg(figure)
@@ -175,13 +173,6 @@ def roc(report: dict[str, Any]) -> str | None:
         axes.set_aspect("equal")
         axes.legend(frameon=False, fontsize=8, title="Model (AUC)", loc="center left", bbox_to_anchor=(1.02, 0.5))
         return _svg(figure)
-
-
-def p_text(value: float | None) -> str:
-    """`p = 0.03`, `p < 0.001`, or a word where there is none."""
-    if value is None:
-        return "no p value"
-    return "p < 0.001" if value < 0.001 else f"p = {value:.2g}" if value < 0.1 else f"p = {value:.2f}"
 
 
 def _svg(figure: Figure) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import platform
+import re
 import statistics
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +22,7 @@ _PACKAGES = (
     "anndata", "numpy", "pandas", "pyarrow", "torch", "timm", "lightning", "scikit-learn", "scikit-survival",
     "matplotlib",
 )  # fmt: skip
+_RUN = re.compile(r"-fold\d+-seed\d+$")
 
 
 def stage_times(receipts: dict[str, list[Receipt]]) -> list[dict[str, Any]]:
@@ -46,8 +48,9 @@ def benchmarks(results: Path) -> list[dict[str, Any]]:
     folder = results / "benchmarks"
     jobs: dict[str, list[tuple[float, float]]] = {}
     for path in sorted(folder.rglob("*.tsv")):
-        parts = path.relative_to(folder).parts
-        rule = parts[0] if len(parts) > 1 else path.stem
+        rule = _rule(path.relative_to(folder).with_suffix("").parts)
+        if rule == "report":  # the last page's own time would make every page differ from the one before
+            continue
         with open(path, newline="", encoding="utf-8") as handle:
             for row in csv.DictReader(handle, delimiter="\t"):
                 jobs.setdefault(rule, []).append((_number(row.get("s")), _number(row.get("max_rss"))))
@@ -60,6 +63,13 @@ def benchmarks(results: Path) -> list[dict[str, Any]]:
         }
         for rule, rows in sorted(jobs.items())
     ]
+
+
+def _rule(parts: tuple[str, ...]) -> str:
+    """What to sum up: all batches of a slide stage; all folds and seeds of a training stage."""
+    if parts[0] != "train":
+        return parts[0]
+    return " ".join((*parts[:-1], _RUN.sub("", parts[-1])))
 
 
 def _number(text: str | None) -> float:

@@ -8,8 +8,9 @@ from typing import Any
 from histill import __version__
 from histill.provenance import atomic_file, read_json
 from histill.report import cohort, run_facts, slides
-from histill.report.page import render, verdict
+from histill.report.page import render
 from histill.report.redact import redact
+from histill.report.wording import verdict
 
 _HEADLINE = ("c_index", "auc")  # the metric the summary quotes, by task type
 

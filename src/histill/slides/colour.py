@@ -68,7 +68,7 @@ def coloured_ink(density: np.ndarray) -> np.ndarray:
     """
     red, green, blue = density[..., 0], density[..., 1], density[..., 2]
     blue_or_green_ink = red - green > 0.10
-    red_ink = (green - red > 0.30) & (blue > 0.78 * green) & (red < 0.45 * green)
+    red_ink = (green - red > 0.30) & (blue > 0.78 * green) & (red < 0.30 * green)
     return blue_or_green_ink | red_ink
 
 
@@ -79,7 +79,7 @@ def black(rgb: np.ndarray, density: np.ndarray) -> np.ndarray:
 
 def glass(density: np.ndarray) -> np.ndarray:
     """Empty glass or the lumen of a vessel: hardly any density in any channel. bool [H, W]."""
-    return density.max(2) < 0.03
+    return density.max(2) < 0.04
 
 
 def is_fluorescence(rgb: np.ndarray) -> bool:

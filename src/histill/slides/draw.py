@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from shapely.geometry import shape
 
-from histill.slides import table
+from histill.slides import regions, table
 
 TISSUE_COLOUR = (16, 122, 52)
 KEPT_COLOUR = (35, 95, 200)
@@ -17,7 +17,7 @@ _TINT = 0.35
 
 
 def draw_overview(
-    overview_rgb: np.ndarray, geojson: dict[str, Any], tiles_table: Any, slide_json: dict[str, Any], max_px: int = 900
+    overview_rgb: np.ndarray, geojson: Any, tiles_table: Any, slide_json: dict[str, Any], max_px: int = 900
 ) -> np.ndarray:
     """Overview with tissue outlines (green), kept 10x tiles (blue frames) and flagged 10x tiles (tinted).
 
@@ -46,7 +46,7 @@ def draw_overview(
     if tiles_table is not None:
         columns = tiles_table if isinstance(tiles_table, dict) else table.from_arrow(tiles_table)
         _draw_tiles(picture, columns, scale)
-    for feature in geojson.get("features", []):
+    for feature in regions.features_of(geojson, "tissue.geojson"):
         if feature["geometry"]["type"] in ("Polygon", "MultiPolygon"):
             _draw_outline(picture, shape(feature["geometry"]), scale)
     return picture

@@ -87,7 +87,7 @@ class Coverage:
     Parameters
     ----------
     mask
-        bool or uint8 [H, W] over the whole slide.
+        bool, or float32 shares of 0 to 1, [H, W] over the whole slide.
     dimensions
         (width, height) of the slide in level-0 pixels.
     """
@@ -95,7 +95,8 @@ class Coverage:
     def __init__(self, mask: np.ndarray, dimensions: tuple[int, int]):
         import cv2
 
-        self.integral = cv2.integral(mask.astype(np.uint8), sdepth=cv2.CV_64F)
+        values = mask if mask.dtype == np.float32 else mask.astype(np.uint8)
+        self.integral = cv2.integral(values, sdepth=cv2.CV_64F)
         self.scale = mask.shape[1] / dimensions[0], mask.shape[0] / dimensions[1]
 
     def of(self, boxes: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Quality flags of tiles. Colour and brightness for gross artefacts, sharpness for strong defocus; no weights.
 
 What they are and are not: `pen` is blue, green or red marker; `black` is unlit border, black marker or black pigment,
-which look the same; `white` is empty glass or lumen; `blur` is defocus as of a Gaussian of 3 µm and more. Less blur, folds,
-bubbles and compression are not detected.
+which look the same; `white` is empty glass or lumen; `blur` is defocus as of a Gaussian of 3 µm and more. Less blur,
+folds, bubbles and compression are not detected.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BLUR_MPP = 2.0  # µm per pixel at which sharpness is judged
 # Laplacian energy over variance of the optical density at 2 µm per pixel. Sharp H&E has 1.3 to 9, after a Gaussian of
 # 2 µm 0.07 to 0.9, of 3 µm 0.02 to 0.32 (124 tiles of 4 slides and 5 fields).
 BLUR_RATIO = 0.3
-MIN_CONTRAST = 0.012  # standard deviation of density below which there is nothing to be sharp
+MIN_CONTRAST = 0.006  # standard deviation of density below which there is nothing to be sharp
 _BLOCK = 512  # pixels at BLUR_MPP read at once
 
 

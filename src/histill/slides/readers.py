@@ -15,8 +15,7 @@ import numpy as np
 from histill.errors import SlideError
 
 WHITE = 255
-_LEVEL_TOLERANCE = 1.01  # a level 4.016 times coarser still serves a request for 4
-_BAND_PIXELS = 1 << 24  # pixels of a level held at once while an overview is read
+LEVEL_TOLERANCE = 1.01  # a level 4.016 times coarser still serves a request for 4
 
 
 class Level(NamedTuple):
@@ -54,6 +53,10 @@ class SlideReader(Protocol):
     def read_region(self, x: int, y: int, width: int, height: int, out_width: int, out_height: int) -> np.ndarray: ...
 
     def close(self) -> None: ...
+
+    def __enter__(self) -> SlideReader: ...
+
+    def __exit__(self, *_: object) -> None: ...
 
 
 class _Reader:
@@ -127,7 +130,7 @@ class _Reader:
         )
 
     def _level_for(self, downsample: float) -> int:
-        fine = [i for i, level in enumerate(self.levels) if level.downsample <= downsample * _LEVEL_TOLERANCE]
+        fine = [i for i, level in enumerate(self.levels) if level.downsample <= downsample * LEVEL_TOLERANCE]
         return max(fine, key=lambda i: self.levels[i].downsample, default=0)
 
     def _read_twice(self, index: int, left: int, top: int, right: int, bottom: int) -> np.ndarray:
@@ -246,33 +249,6 @@ def check_file(path: Path) -> None:
         raise SlideError(f"{path}: cannot be read: {error.strerror}", mend="correct the column path") from None
     if size == 0:
         raise SlideError(f"{path}: is empty (0 bytes)", mend="copy or download the file again")
-
-
-def read_overview(reader: SlideReader, mpp: tuple[float, float], target: float) -> np.ndarray:
-    """The whole slide at about `target` µm per pixel.
-
-    Read in bands, so that a slide without coarse levels needs no more memory than another.
-
-    Parameters
-    ----------
-    mpp
-        (x, y) of level 0.
-
-    Returns
-    -------
-    uint8 RGB array [height * mpp_y / target, width * mpp_x / target, 3], rounded, at least one pixel a side.
-    """
-    width, height = reader.dimensions
-    out_width, out_height = max(1, round(width * mpp[0] / target)), max(1, round(height * mpp[1] / target))
-    fine = [level.downsample for level in reader.levels if level.downsample <= width / out_width * _LEVEL_TOLERANCE]
-    row_pixels = (width / max(fine, default=1.0)) * (height / out_height / max(fine, default=1.0))
-    step = max(1, int(_BAND_PIXELS / row_pixels))
-    picture = np.empty((out_height, out_width, 3), np.uint8)
-    for top in range(0, out_height, step):
-        bottom = min(top + step, out_height)
-        y0, y1 = round(top * height / out_height), round(bottom * height / out_height)
-        picture[top:bottom] = reader.read_region(0, y0, width, max(1, y1 - y0), out_width, bottom - top)
-    return picture
 
 
 def _span(start: int, length: int, full: int, level_full: int, downsample: float) -> tuple[int, int]:

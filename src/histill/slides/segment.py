@@ -5,21 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
 from histill import stages
 from histill.batches import run_batch
 from histill.cohort.sheets import Slide
-from histill.errors import SlideError
-from histill.provenance import EMPTY, Receipt, atomic_file, file_digest
+from histill.provenance import EMPTY, Receipt, file_digest
 from histill.slides import colour, regions
 from histill.slides.inspect import geometry, read_slide, slide_file
-from histill.slides.readers import SlideReader, open_slide, read_overview
+from histill.slides.overview import read_overview, write_overview
+from histill.slides.readers import SlideReader, open_slide
 from histill.slides.tissue import tissue_mask
 
 STAGE = "tissue"
-_JPEG = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 NO_TISSUE = "no H&E tissue of at least {:g} mm² was found"
 DARK_FIELD = "no H&E tissue: dark background, looks like fluorescence"
 
@@ -116,20 +114,3 @@ def find(
     polygons = regions.from_mask(tissue_mask(overview, options["mpp"], **areas), reader.dimensions)
     reason = None if polygons else NO_TISSUE.format(options["min_area_mm2"])
     return Found(overview, regions.Regions(polygons), reason)
-
-
-def write_overview(path: Path, rgb: np.ndarray) -> None:
-    """Write the overview as JPEG without chroma subsampling: quality flags are read from its colours."""
-    done, encoded = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), _JPEG)
-    if not done:
-        raise SlideError(f"{path}: the overview of {rgb.shape[1]} × {rgb.shape[0]} pixels cannot be written as JPEG")
-    with atomic_file(path) as part:
-        part.write_bytes(encoded.tobytes())
-
-
-def read_picture(path: Path) -> np.ndarray:
-    """The overview as uint8 RGB [H, W, 3]."""
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise SlideError(f"{path}: is missing or no picture", mend="delete it and run the stage tissue again")
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)

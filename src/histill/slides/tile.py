@@ -14,8 +14,8 @@ from histill.provenance import EMPTY, Receipt, file_digest
 from histill.slides import quality, regions, table
 from histill.slides.grid import Coverage, Grid, make_grid
 from histill.slides.inspect import geometry, read_slide, slide_file
+from histill.slides.overview import read_picture
 from histill.slides.readers import SlideReader, open_slide
-from histill.slides.segment import read_picture
 
 STAGE = "tiles"
 MEND_EMPTY = "nothing, if the slide is like that; else edit tissue.geojson or the config key tiles"
@@ -85,8 +85,8 @@ def make_table(
 ) -> table.Columns:
     """The tile table of a slide, column by column.
 
-    The tissue fraction comes from the polygons rasterised at the overview's resolution: right to 0.04 for a 20x tile of
-    224 px at 8 µm per pixel, and 0.02 for a 10x tile (half a mask pixel along one side).
+    The tissue fraction comes from the polygons rasterised at the overview's resolution; with 224 px and 8 µm per pixel
+    it is right to 0.02 for a 10x tile and to 0.05 for a 20x tile.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Tissue on an overview: a mask by colour and morphology, no weights; fragments and holes filtered by physical area.
 
-Stained tissue is what is coloured in optical density. The threshold is Otsu's, held within bounds, since on a slide
-full of tissue it would split nuclei from stroma, and on an empty one noise from noise.
+Stained tissue is what is coloured in optical density. The threshold is Otsu's, taken again among the paler pixels while
+it parts dark stain from pale stain, and held within bounds, since on an empty slide it parts noise from noise.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import numpy as np
 
 from histill.slides import colour
 
-CHROMA_BOUNDS = (0.025, 0.06)  # optical density; pale stroma has 0.03 and more, glass with JPEG noise below 0.01
+CHROMA_BOUNDS = (0.02, 0.05)  # optical density; pale stroma has 0.025 and more, glass with JPEG noise below 0.01
 SMOOTH_UM = 10.0  # noise of single pixels
 CLOSE_UM = 24.0  # gaps between cells of one tissue
 OPEN_UM = 12.0  # threads and dust
 INK_MARGIN_UM = 24.0  # the pale rim of a stroke
+_OTSU_ROUNDS = 4
 
 
 def tissue_mask(rgb: np.ndarray, mpp: float, *, min_area_mm2: float, min_hole_mm2: float) -> np.ndarray:
@@ -62,12 +63,17 @@ def tissue_mask(rgb: np.ndarray, mpp: float, *, min_area_mm2: float, min_hole_mm
 
 def _threshold(values: np.ndarray) -> float:
     low, high = CHROMA_BOUNDS
-    if values.size == 0:
-        return high
-    # The square root spreads pale stain over as many grey levels as dark stain.
-    scaled = np.clip(np.sqrt(values) * 255, 0, 255).astype(np.uint8).reshape(-1, 1)
-    otsu, _ = cv2.threshold(scaled, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    return float(np.clip((otsu / 255) ** 2, low, high))
+    otsu = high
+    for _ in range(_OTSU_ROUNDS):
+        if values.size == 0:
+            break
+        # The square root spreads pale stain over as many grey levels as dark stain.
+        scaled = np.clip(np.sqrt(values) * 255, 0, 255).astype(np.uint8).reshape(-1, 1)
+        otsu = float(((cv2.threshold(scaled, 0, 255, cv2.THRESH_OTSU)[0] + 0.5) / 255) ** 2)
+        if otsu <= high:
+            break
+        values = values[values < otsu]
+    return float(np.clip(otsu, low, high))
 
 
 def _large(mask: np.ndarray, min_pixels: float) -> np.ndarray:

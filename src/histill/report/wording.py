@@ -1,0 +1,69 @@
+"""Numbers and findings as a reader expects to see them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+MINUS = "−"
+
+
+def p_value(value: float | None) -> str:
+    """`p = 0.03`, `p < 0.001`, or a word where there is none."""
+    if value is None:
+        return "no p value"
+    return "p < 0.001" if value < 0.001 else f"p = {value:.2g}" if value < 0.1 else f"p = {value:.2f}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Fixed digits with a true minus sign; an en dash where there is no value."""
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:+.{digits}f}".replace("-", MINUS)
+
+
+def interval(estimate: dict[str, Any], *, sign: bool = False) -> str:
+    """`0.123 to 0.456` of an estimate; empty where it has no interval."""
+    if estimate["low"] is None:
+        return "no interval"
+    form = signed if sign else number
+    return f"{form(estimate['low'])} to {form(estimate['high'])}"
+
+
+def thousands(value: float | None) -> str:
+    """A count with thin spaces between thousands."""
+    return "–" if value is None else f"{round(value):,}".replace(",", "\u202f")
+
+
+def duration(value: float | None) -> str:
+    """Seconds as `0.42 s`, `12 s`, `3 min 20 s` or `2 h 5 min`."""
+    if value is None:
+        return "–"
+    if value < 10:
+        return f"{value:.2g} s"
+    minutes, seconds = divmod(round(value), 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def percent(value: float) -> str:
+    """0.95 as `95 %`."""
+    return f"{100 * value:.4g} %"
+
+
+def plural(value: int, one: str, many: str | None = None) -> str:
+    """`1 slide`, `2 slides`."""
+    return f"{thousands(value)} {one if value == 1 else many or one + 's'}"
+
+
+def verdict(comparison: dict[str, Any], metric: dict[str, Any]) -> str:
+    """What a difference and its interval say, in words."""
+    low, high = comparison["low"], comparison["high"]
+    if low is None:
+        return "cannot be told"
+    if low <= 0 <= high:
+        return "no difference shown"
+    better = comparison["a"] if (low > 0) == metric["higher_is_better"] else comparison["b"]
+    return f"{better} is better"

@@ -1,0 +1,243 @@
+"""The report page on a fake finished run, and on runs with parts missing."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from histill.errors import HistillError
+from histill.report import wording
+from histill.report.redact import redact
+from histill.report.stage import run
+from tests.evaluation.fake import write_cohort
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Outline(HTMLParser):
+    """Checks nesting and gathers ids, images, table headers, links and text."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.stack, self.ids, self.images, self.headers, self.links, self.words = [], [], [], [], [], []
+        self.feed(text)
+        assert not self.stack, f"not closed: {self.stack}"
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if tag not in VOID:
+            self.stack.append(tag)
+        if "id" in attrs:
+            self.ids.append(attrs["id"])
+        {"img": self.images, "th": self.headers, "a": self.links}.get(tag, []).append(attrs)
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        if self.stack and self.stack[-1] != "style":
+            self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def text(full_run):
+    config, results = full_run
+    return run(config=config, results=results).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def outline(text):
+    return Outline(text)
+
+
+def _words(outline):
+    return " ".join(" ".join(outline.words).split())
+
+
+def test_sections_and_links(outline):
+    assert len(outline.ids) == len(set(outline.ids))
+    wanted = {"summary", "cohort", "slides", "transcriptome", "task-survival", "task-subtype", "times", "provenance"}
+    assert wanted <= set(outline.ids)
+    assert {link["href"].removeprefix("#") for link in outline.links} <= set(outline.ids)
+
+
+def test_the_page_loads_nothing(text, outline):
+    assert "<script" not in text
+    assert all(image["src"].startswith("data:image/") for image in outline.images)
+    assert not re.search(r"""(?:src|href|url\()\s*=?\s*["']?(?:https?:)?//""", text)
+    assert "@import" not in text
+
+
+def test_it_is_accessible(outline):
+    assert all(len(image["alt"]) > 20 for image in outline.images)
+    assert all(header.get("scope") in ("row", "col", "rowgroup") for header in outline.headers)
+
+
+def test_values_are_escaped(text):
+    assert "LUAD &lt;pilot&gt; &amp; more" in text
+    assert "<pilot>" not in text
+
+
+def test_no_machine_path_is_shown(text, full_run):
+    _, results = full_run
+    assert "/mnt/" not in text
+    assert "private archive" not in text
+    assert str(results) not in text
+    assert "…/S06.svs" in text
+
+
+def test_what_was_set_aside_is_shown_with_reason_and_mend(outline):
+    words = _words(outline)
+    assert "S06 quarantined inspect '…/S06.svs' has no resolution give mpp for S06 in …/slides.csv" in words
+    assert "S07 empty tissue no tissue" in words
+    assert "1 slide could not be used" in words
+    assert "TIFF resolution says 0.25 µm per pixel" in words
+
+
+def test_numbers_of_the_cohort_and_the_evaluation(outline, full_run):
+    _, results = full_run
+    words = _words(outline)
+    assert "with slide 50 10 60" in words
+    assert "4 of 6 slides shown" in words
+    assert "tiles 2 7.3 s 412" in words  # two benchmark tables of one rule
+    assert "train survival abmil-train 1 1 min 15 s 412" in words
+    assert "report 1 9 s" not in words
+    report = json.loads((results / "evaluation/survival.json").read_text())
+    value = report["paired"]["models"]["disentangled student"]["c_index"]
+    assert f"{value['value']:.3f}" in words
+    assert f"({value['low']:.3f} to {value['high']:.3f})" in words
+
+
+def test_pictures_are_small_and_drawn_on(outline):
+    pictures = [image["src"] for image in outline.images if image["src"].startswith("data:image/jpeg")]
+    assert len(pictures) == 4
+    for picture in pictures:
+        data = base64.b64decode(picture.partition(",")[2])
+        assert len(data) <= 40_000
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        blue = (decoded[..., 0].astype(int) - decoded[..., 2]) > 80
+        assert blue.sum() > 50  # frames of kept tiles
+
+
+def test_figures_of_each_task(outline):
+    alts = [image["alt"] for image in outline.images if image["src"].startswith("data:image/svg")]
+    assert sum("Kaplan-Meier" in alt for alt in alts) == 1
+    assert sum("ROC" in alt for alt in alts) == 1
+    assert sum("Differences" in alt for alt in alts) == 2
+
+
+def test_the_same_results_give_the_same_bytes(text, full_run):
+    config, results = full_run
+    assert run(config=config, results=results).read_text(encoding="utf-8") == text
+
+
+def test_only_the_demo_carries_its_banner(text, full_run, tmp_path):
+    config, results = full_run
+    banner = "Synthetic demo cohort: not real patients"
+    assert banner not in text
+    shutil.copytree(results, tmp_path / "r")
+    assert banner in run(config={**config, "demo": {}}, results=tmp_path / "r").read_text(encoding="utf-8")
+
+
+def test_a_run_that_has_only_begun(full_run, tmp_path):
+    config, _ = full_run
+    words = _words(Outline(run(config=config, results=tmp_path).read_text(encoding="utf-8")))
+    for sentence in (
+        "No slide stage has run",
+        "The cohort has not been put together yet",
+        "has not been evaluated",
+        "No times were recorded",
+        "No transcriptome was read",
+    ):
+        assert sentence in words
+
+
+def test_without_tasks_and_with_imported_features(full_run, tmp_path):
+    config, results = full_run
+    shutil.copytree(
+        results, tmp_path / "r", ignore=shutil.ignore_patterns("slides", "evaluation", "tiles.json", "tissue.json")
+    )
+    (tmp_path / "r/receipts/inspect.json").unlink()
+    (tmp_path / "r/receipts/transcriptome.json").unlink()
+    changed = {**config, "tasks": {}, "features": {**config["features"], "source": "bags"}}
+    words = _words(Outline(run(config=changed, results=tmp_path / "r").read_text(encoding="utf-8")))
+    assert "The config names no task" in words
+    assert "vectors imported from elsewhere" in words
+    assert "the features were imported" in words
+
+
+def test_one_model_alone_has_no_comparison(tmp_path):
+    from histill.evaluation.stage import run as evaluate
+
+    config = write_cohort(tmp_path, methods={"run": ["linear-slide"]})
+    for row in config["tasks"]:
+        evaluate(task=row, config=config, results=tmp_path)
+    words = _words(Outline(run(config=config, results=tmp_path).read_text(encoding="utf-8")))
+    assert "linear-slide" in words
+    assert "Differences between models" not in words
+
+
+def test_what_cannot_be_scored_is_shown_as_such(tmp_path):
+    """Three seeds and no event at all: dashes and words instead of numbers, and no figure of metrics."""
+    from histill.evaluation.stage import run as evaluate
+
+    config = write_cohort(tmp_path, seeds=(0, 1, 2), methods={"run": ["disentangled", "wsi-only"]})
+    config["tasks"].pop("subtype")
+    table = pq.read_table(tmp_path / "cohort/patients.parquet").to_pydict()
+    table["event:survival"] = [None if event is None else 0 for event in table["event:survival"]]
+    pq.write_table(pa.table(table), tmp_path / "cohort/patients.parquet")
+    evaluate(task="survival", config=config, results=tmp_path)
+    outline = Outline(run(config=config, results=tmp_path).read_text(encoding="utf-8"))
+    words = _words(outline)
+    assert "disentangled student slide – (no interval)" in words
+    assert "cannot be told" in words
+    assert "no p value" in words
+    assert "hold no comparable pair" in words
+    assert [image["alt"] for image in outline.images if "Metrics" in image["alt"]] == []
+
+
+def test_a_broken_overview_is_named(full_run, tmp_path):
+    config, results = full_run
+    shutil.copytree(results, tmp_path / "r")
+    (tmp_path / "r/slides/S00/overview.jpg").write_bytes(b"no picture")
+    with pytest.raises(HistillError, match=r"S00/overview\.jpg is no readable picture"):
+        run(config=config, results=tmp_path / "r")
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("/data/x/slides.csv", "…/slides.csv"),
+        ("/data/with space/slides.csv", "…/slides.csv"),
+        ("cannot open '/data/a b/s.svs': truncated", "cannot open '…/s.svs': truncated"),
+        ("see /srv/h/s.svs, line 3", "see …/s.svs, line 3"),
+        ("10x/20x and 1/2 of https://example.org/a/b", "10x/20x and 1/2 of https://example.org/a/b"),
+        ("sheets/slides.csv", "sheets/slides.csv"),
+        ({"a": ["/x/y/z", 3, None]}, {"a": ["…/z", 3, None]}),
+    ],
+)
+def test_redact(given, shown):
+    assert redact(given) == shown
+
+
+def test_words_for_numbers():
+    assert wording.number(-0.1234) == "−0.123"
+    assert wording.number(None) == "–"
+    assert wording.signed(0.5, 2) == "+0.50"
+    assert [wording.duration(s) for s in (0.4213, 12.3, 200, 7500)] == ["0.42 s", "12 s", "3 min 20 s", "2 h 5 min"]
+    assert wording.thousands(12345) == "12\u202f345"
+    assert wording.percent(0.95) == "95 %"
+    metric = {"higher_is_better": False}
+    entry = {"a": "x", "b": "y", "low": -0.2, "high": -0.1}
+    assert wording.verdict(entry, metric) == "x is better"
+    assert wording.verdict({**entry, "low": None}, metric) == "cannot be told"
+    assert wording.verdict({**entry, "high": 0.1}, metric) == "no difference shown"
