@@ -16,7 +16,9 @@ def problems(options) -> list[str]:
 
 
 def test_defaults_are_filled_at_every_depth():
-    complete = config.complete({"results": "r", "demo": {}, "tasks": {"os": {"type": "survival", "time": "t", "event": "e"}}})
+    complete = config.complete(
+        {"results": "r", "demo": {}, "tasks": {"os": {"type": "survival", "time": "t", "event": "e"}}}
+    )
     assert complete["demo"]["patients"] == 48
     assert complete["methods"]["disentangled"]["student"]["temperature"] == 2.0
     assert complete["tasks"]["os"]["bins"] == 4
@@ -39,7 +41,13 @@ def test_all_problems_are_listed_at_once_with_their_keys():
         }
     )
     text = "\n".join(found)
-    for part in ("'tisue' (did you mean 'tissue'?)", "'sise' (did you mean 'size'?)", "demo.patients", "tiles.overlap", "tasks.x"):
+    for part in (
+        "'tisue' (did you mean 'tissue'?)",
+        "'sise' (did you mean 'size'?)",
+        "demo.patients",
+        "tiles.overlap",
+        "tasks.x",
+    ):
         assert part in text, part
 
 

@@ -222,24 +222,6 @@ def report(config: ConfigOption = DEFAULT_CONFIG) -> None:
     stage.run(config=options, results=Path(options["results"]))
 
 
-@app.command("config")
-def config_(
-    config: ConfigOption = DEFAULT_CONFIG,
-    out: Annotated[Path | None, typer.Option("--out", help="Where to write it; standard output without it.")] = None,
-) -> None:
-    """Print or write the complete config, defaults filled in."""
-    import json
-
-    from histill import config as configuration
-    from histill.provenance import write_json
-
-    complete = configuration.load(config)
-    if out:
-        write_json(out, complete)
-    else:
-        print(json.dumps(complete, indent=1))
-
-
 @app.command()
 def doctor(
     slides: Annotated[list[Path], typer.Argument(help="Slides to look at.")],
@@ -248,11 +230,13 @@ def doctor(
 ) -> None:
     """Say what was found in slides, what will be done with them, and the mend of every problem."""
     from histill import config as configuration
-    from histill.slides.doctor import doctor as examine, render
+    from histill.slides.doctor import doctor as examine
+    from histill.slides.doctor import render
 
     options = configuration.load(config) if config else configuration.complete({"cohort": {}})
     findings = examine(slides, mpp=mpp, config=options)
     print(render(findings))
+    raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
 
 
 @app.command()
@@ -261,7 +245,8 @@ def scan(
     out: Annotated[Path, typer.Option("--out", help="Sheet to write.")] = Path("slides.csv"),
 ) -> None:
     """Draft slides.csv from a folder of slides; check its patient_id column before use."""
-    from histill.slides.scan import scan as find, write_sheet
+    from histill.slides.scan import scan as find
+    from histill.slides.scan import write_sheet
 
     rows = find(folder)
     write_sheet(rows, out)

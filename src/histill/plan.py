@@ -59,6 +59,11 @@ class Plan:
         named = (self.config["cohort"]["slides"], self.config["cohort"]["clinical"], self.config["folds"]["file"])
         return [path for path in named if path]
 
+    def gene_set_files(self) -> list[str]:
+        """Gene sets of the user's own."""
+        options = self.config["transcriptome"]["gene_sets"]
+        return [options[space] for space in ("tumor", "microenvironment") if options[space]]
+
     def folds(self) -> int:
         """Number of folds, of the config or of its file of published folds."""
         path = self.config["folds"]["file"]

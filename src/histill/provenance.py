@@ -55,8 +55,10 @@ def fingerprint(path: str | Path) -> str:
     size = os.stat(path).st_size
     state = hashlib.sha256(str(size).encode())
     last = max(0, size - _PROBE_BYTES)
-    starts = range(0, size, _PROBE_BYTES) if size <= _PROBE_COUNT * _PROBE_BYTES else (
-        last * index // (_PROBE_COUNT - 1) for index in range(_PROBE_COUNT)
+    starts = (
+        range(0, size, _PROBE_BYTES)
+        if size <= _PROBE_COUNT * _PROBE_BYTES
+        else (last * index // (_PROBE_COUNT - 1) for index in range(_PROBE_COUNT))
     )
     with open(path, "rb") as handle:
         for start in starts:

@@ -42,7 +42,7 @@ STAGES = {
     "tiles": Stage(1, ("tiles",), ("tissue",)),
     "features": Stage(1, ("features.source", "features.encoder", "features.allow_off_recipe"), ("tiles",)),
     "features_import": Stage(1, ("features.source", "features.encoder")),
-    "transcriptome": Stage(1, ("transcriptome.matrix",)),
+    "transcriptome": Stage(1, ("transcriptome.matrix", "transcriptome.gene_sets")),
     "cohort": Stage(1, ("tasks", "folds", "training.validation_fraction")),
     "predict": Stage(1, ("tasks.{task}",)),
     "evaluate": Stage(1, ("evaluation", "tasks.{task}"), ("predict",)),
@@ -54,9 +54,7 @@ _SHARED = ("training.model", "tasks.{task}")
 _GENES = ("transcriptome.gene_sets", "transcriptome.transform")
 MODELS: dict[str, dict[str, Stage]] = {
     "disentangled": {
-        "teacher": Stage(
-            1, (*_SHARED, *_GENES, "methods.disentangled.model", "methods.disentangled.teacher")
-        ),
+        "teacher": Stage(1, (*_SHARED, *_GENES, "methods.disentangled.model", "methods.disentangled.teacher")),
         "student": Stage(1, (*_SHARED, "methods.disentangled.model", "methods.disentangled.student"), ("teacher",)),
     },
     "wsi-only": {"train": Stage(1, (*_SHARED, "methods.disentangled.model"))},

@@ -117,7 +117,7 @@ def test_half_an_outcome_is_an_error_and_none_is_a_note(cohort):
     for nothing in ("P2,a,,", "P2,a,NA,na", "P2,a,nan,[Not Available]"):
         loaded = cohort({"clinical.csv": cohort.text["clinical.csv"].replace("P2,a,2.5,0", nothing)})
         assert loaded.tasks["os"].label(loaded.clinical.rows["P2"]) is None
-        assert any("1 patients without an outcome" in note for note in loaded.notes)
+        assert any("1 patient without an outcome" in note for note in loaded.notes)
 
 
 def test_missing_files_sheets_and_tasks_without_a_sheet(cohort, tmp_path):

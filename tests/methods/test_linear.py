@@ -35,7 +35,7 @@ def test_cox_finds_the_risk_and_says_which_way():
 @pytest.mark.parametrize("classes", [2, 3])
 def test_logistic_gives_probabilities_in_the_order_of_classes(classes):
     factor, inputs, _ = data()
-    names = np.array(["a", "b", "c"])[: classes]
+    names = np.array(["a", "b", "c"])[:classes]
     label = names[np.digitize(factor[:, 0], [0] if classes == 2 else [-0.4, 0.4])]
     labels = Labels(CLASSES.task, classes=list(names))
     predicted = LinearModel.fit(inputs, labels, list(label), OPTIONS).predict(inputs)

@@ -54,7 +54,8 @@ def test_a_slide_from_file_to_tile_table(slide_path, config, tmp_path):
     children = columns["tissue"][~coarse].reshape(-1, 4).mean(1)
     np.testing.assert_allclose(columns["tissue"][coarse], children, atol=1e-5)
     assert receipts[2].counts["kept_10x"] == columns["keep"][coarse].sum()
-    assert (columns["tissue"][columns["keep"]] >= 0.25).all()
+    assert (columns["tissue"][coarse & columns["keep"]] >= 0.25).all()
+    assert (columns["keep"][~coarse] == columns["keep"][columns["parent"][~coarse]]).all()
 
 
 def test_stages_skip_what_is_up_to_date(slide_path, config, tmp_path, capsys):

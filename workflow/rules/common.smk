@@ -13,6 +13,8 @@ except HistillError as error:
     print(f"histill: {error}", file=sys.stderr)
     sys.exit(1)
 
+# The report's captions read the config; they need the defaults too.
+config.update(PLAN.config)
 RESULTS = PLAN.config["results"]
 RECEIPTS = f"{RESULTS}/receipts"
 TASKS = list(PLAN.config["tasks"])

@@ -5,6 +5,7 @@ if PLAN.sheets.expression:
         input:
             config=CONFIG,
             table=PLAN.sheets.expression,
+            gene_sets=PLAN.gene_set_files(),
         output:
             f"{RECEIPTS}/transcriptome.json",
         log:

@@ -38,7 +38,9 @@ def from_file(path: str | Path, patients: list[str], *, labelled: set[str]) -> d
     """
     problems: list[str] = []
     header, rows = read_rows(path, problems)
-    problems.extend(f"{path}: has no column '{name}'" for name in ("patient_id", "fold") if header and name not in header)
+    problems.extend(
+        f"{path}: has no column '{name}'" for name in ("patient_id", "fold") if header and name not in header
+    )
     folds: dict[str, int] = {}
     for line, row in rows if not problems else ():
         patient, fold = row.get("patient_id"), row.get("fold", "")

@@ -106,7 +106,7 @@ def load(config: dict[str, Any]) -> Sheets:
             _check_file(path, f"transcriptome.gene_sets.{key}", problems)
     if problems:
         raise ConfigError(problems)
-    sheets.notes = _notes(sheets)
+    sheets.notes = notes(sheets)
     return sheets
 
 
@@ -128,7 +128,9 @@ def read_rows(path: str | Path, problems: list[str]) -> tuple[list[str], list[tu
     except UnicodeDecodeError as error:
         problems.append(f"{path}: is not UTF-8 text (byte {error.start}); save the sheet as CSV in UTF-8")
         return [], []
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix in (".tsv", ".txt") else ",", strict=True)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter="\t" if path.suffix in (".tsv", ".txt") else ",", strict=True
+    )
     rows: list[tuple[int, dict[str, str]]] = []
     header: list[str] = []
     try:
@@ -171,7 +173,9 @@ def _read_slides(path: str, problems: list[str]) -> dict[str, Slide]:
         folded = slide.casefold()
         if folded in lines:
             first, spelled = lines[folded]
-            how = "occurs a second time" if spelled == slide else f"differs from '{spelled}' by upper and lower case only"
+            how = (
+                "occurs a second time" if spelled == slide else f"differs from '{spelled}' by upper and lower case only"
+            )
             found.append(f"{at}: slide_id '{slide}' {how} (first on line {first}); ids become file names")
             continue
         lines[folded] = (line, slide)
@@ -248,14 +252,19 @@ def _limit(path: str, found: list[str]) -> list[str]:
     return [*found[:MAX_PROBLEMS_A_SHEET], f"{path}: and {len(found) - MAX_PROBLEMS_A_SHEET} more problems"]
 
 
-def _notes(sheets: Sheets) -> list[str]:
-    notes = []
+def notes(sheets: Sheets) -> list[str]:
+    """What is no error and worth saying: patients without an outcome or without a clinical row."""
+    found = []
     patients = {slide.patient_id for slide in sheets.slides.values()}
     without = sorted(patients - sheets.clinical.rows.keys())
     if without and sheets.clinical.rows:
-        notes.append(f"{len(without)} patients with slides are not in the clinical sheet; kept for prediction")
+        found.append(f"{_patients(len(without))} with slides and not in the clinical sheet; kept for prediction")
     for task in sheets.tasks.values():
         unlabelled = sum(task.label(row) is None for row in sheets.clinical.rows.values())
         if unlabelled:
-            notes.append(f"task '{task.name}': {unlabelled} patients without an outcome; kept for prediction")
-    return notes
+            found.append(f"task '{task.name}': {_patients(unlabelled)} without an outcome; kept for prediction")
+    return found
+
+
+def _patients(count: int) -> str:
+    return f"{count} patient{'' if count == 1 else 's'}"

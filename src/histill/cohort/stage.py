@@ -40,8 +40,7 @@ def run(*, sheets: Sheets, config: dict[str, Any], results: str | Path) -> dict[
         "assignment": assignment,
         "classes": {name: _classes(task, sheets) for name, task in sheets.tasks.items()},
         "validation": {
-            name: _validation(task, patients, usable, assignment, sheets, config)
-            for name, task in sheets.tasks.items()
+            name: _validation(task, patients, usable, assignment, sheets, config) for name, task in sheets.tasks.items()
         },
     }
     folder = results / "cohort"

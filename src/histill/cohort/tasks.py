@@ -51,7 +51,11 @@ class Task:
         ]
         if absent:
             return absent
-        return self._check_classes(clinical, folds) if self.type == "classification" else self._check_times(clinical, folds)
+        return (
+            self._check_classes(clinical, folds)
+            if self.type == "classification"
+            else self._check_times(clinical, folds)
+        )
 
     def _check_classes(self, clinical: Clinical, folds: int) -> list[str]:
         path, column = clinical.path, self.columns[0]

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from histill.cohort.sheets import Clinical, Sheets, Slide, _notes
+from histill.cohort.sheets import Clinical, Sheets, Slide, notes
 from histill.cohort.tasks import Task
 
 MPP = 0.5
@@ -273,5 +273,5 @@ def sheets(options: dict[str, Any], *, folder: Path, tasks: dict[str, Task]) -> 
         for row in slide_rows(patients, folder)
     }
     found = Sheets(slides, clinical, str(folder / "expression.tsv.gz"), tasks)
-    found.notes = _notes(found)
+    found.notes = notes(found)
     return found

@@ -42,14 +42,18 @@ def _names() -> list[str]:
     names += [f"{channel}_{what}" for channel in ("red", "green", "blue", "saturation") for what in ("mean", "std")]
     names += [f"lbp_r{radius}_{pattern}" for radius in (1, 3) for pattern in range(10)]
     names += [f"band_{low}_{2 * low}_{what}" for low in (1, 2, 4, 8) for what in ("mean", "std")]
-    names += [f"fibre_s{s}_{what}" for s in (2, 8) for what in ("coherence", "coherence_std", "coherence_p90", "aligned")]
+    names += [
+        f"fibre_s{s}_{what}" for s in (2, 8) for what in ("coherence", "coherence_std", "coherence_p90", "aligned")
+    ]
     names += ["gradient_mean", "gradient_std"]
     names += ["nuclei_density", "nuclei_cover"]
     names += [f"nuclei_area_{what}" for what in ("mean", "std", "p10", "p50", "p90")]
     names += ["nuclei_elongation_mean", "nuclei_elongation_std", "nuclei_solidity"]
     names += ["nuclei_stain_mean", "nuclei_stain_std", "nuclei_stain_texture", "nuclei_small_round"]
     names += ["nuclei_distance_mean", "nuclei_distance_variation"]
-    names += [f"layout_{tissue}_{what}" for tissue in ("nuclei", "eosin") for what in ("mean", "cv", "max", "neighbour")]
+    names += [
+        f"layout_{tissue}_{what}" for tissue in ("nuclei", "eosin") for what in ("mean", "cv", "max", "neighbour")
+    ]
     return names
 
 

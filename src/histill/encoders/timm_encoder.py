@@ -53,7 +53,9 @@ class TimmEncoder:
         if self.recipe.pooling == "class_and_mean":
             tokens = torch.cat([tokens[:, 0], tokens[:, self.recipe.prefix_tokens :].mean(dim=1)], dim=-1)
         if tokens.shape[-1] != self.dim:
-            raise HistillError(f"encoder '{self.recipe.name}' gave {tokens.shape[-1]} values, its recipe says {self.dim}")
+            raise HistillError(
+                f"encoder '{self.recipe.name}' gave {tokens.shape[-1]} values, its recipe says {self.dim}"
+            )
         return tokens
 
 

@@ -18,18 +18,13 @@ from histill.cohort.sheets import Slide
 from histill.encoders import recipes
 from histill.encoders.build import Encoder, build
 from histill.errors import SlideError
-from histill.features.store import Group, write_store
+from histill.features.store import Group, store_path, write_store
 from histill.provenance import EMPTY, Receipt, digest, file_digest, read_json, tree_digest
 from histill.slides.readers import SlideReader, open_slide
 from histill.stages import recipe
 
 MAGNIFICATIONS = {"10x": 1.0, "20x": 0.5}  # µm per pixel
 CHILDREN = 4
-
-
-def store_path(encoder: str, slide_id: str) -> str:
-    """Where a slide's store lies, relative to the results folder."""
-    return f"features/{encoder}/{slide_id}.zarr"
 
 
 def run(slides: list[Slide], *, config: dict[str, Any], results: str | Path) -> list[Receipt]:

@@ -16,7 +16,7 @@ from histill.cohort.sheets import MAX_PROBLEMS_A_SHEET, Sheets, Slide
 from histill.config import schema
 from histill.errors import ConfigError, SlideError
 from histill.features.bag_files import level, peek_dim, read_bag
-from histill.features.store import Group, write_store
+from histill.features.store import Group, store_path, write_store
 from histill.provenance import EMPTY, Receipt, fingerprint, tree_digest
 from histill.stages import recipe as stage_recipe
 
@@ -204,7 +204,7 @@ def import_bags(
 
 
 def _store(receipt: Receipt, results: Path, name: str, groups: dict[str, Group], written: dict[str, Any]) -> None:
-    path = f"features/{name}/{receipt.slide}.zarr"
+    path = store_path(name, receipt.slide)
     write_store(results / path, groups, written)
     receipt.outputs = {path: tree_digest(results / path)}
 

@@ -46,6 +46,11 @@ class Group:
         return self.obs["valid"] if "valid" in self.obs else np.ones(len(self.x), dtype=bool)
 
 
+def store_path(encoder: str, slide_id: str) -> str:
+    """Where a slide's store lies, relative to the results folder."""
+    return f"features/{encoder}/{slide_id}.zarr"
+
+
 def write_store(path: str | Path, groups: dict[str, Group], recipe: dict[str, Any]) -> None:
     """Write a slide's groups and the recipe that made them; the store appears whole or not at all.
 

@@ -57,7 +57,7 @@ def run(
     inputs = {
         "cohort": read_json(results / "receipts" / "cohort.json")["outputs"],
         "features": read_json(results / "receipts" / "cohort.json")["features"] if kind != "linear-rna" else None,
-        "expression": read_json(results / "receipts" / "transcriptome.json")["outputs"] if needs_genes else None,
+        "expression": _expression(results) if needs_genes else None,
     }
     recipe = model_recipe(method, stage, config, task=task)
     receipts = []
@@ -84,6 +84,12 @@ def run(
         log(f"{task} {method} {stage} fold {fold} seed {seed}: {figures} ({seconds} s)")
         receipts.append(receipt)
     return receipts
+
+
+def _expression(results: Path) -> list[dict[str, str]]:
+    """Digests of the expression matrix and of the gene sets it is cut into."""
+    receipt = read_json(results / "receipts" / "transcriptome.json")
+    return [receipt["outputs"], receipt["inputs"]["gene_sets"]]
 
 
 def _receipt(folder: Path) -> dict[str, Any] | None:

@@ -92,7 +92,12 @@ def _transcriptome(results: Path) -> dict[str, Any] | None:
     receipt = read_json(path)
     info = receipt.get("info", {})
     shown = {key: value for key, value in info.items() if isinstance(value, str | int | float) and "digest" not in key}
-    return {"counts": receipt.get("counts", {}), "info": shown, "warnings": receipt.get("warnings", [])}
+    return {
+        "counts": receipt.get("counts", {}),
+        "info": shown,
+        "coverage": receipt.get("coverage", {}),
+        "warnings": receipt.get("warnings", []),
+    }
 
 
 def _task(name: str, config: dict[str, Any], results: Path) -> dict[str, Any]:

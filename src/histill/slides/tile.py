@@ -25,7 +25,7 @@ def run(slides: list[Slide], *, config: dict[str, Any], results: str | Path) -> 
     """Write `tiles.parquet` of every slide.
 
     The table holds every 10x tile that touches tissue, row-major, then the four children of each in the same order.
-    `keep` says which pass: enough tissue, none of the flags in `tiles.exclude`, and at 20x a parent that passes.
+    `keep` says which 10x tiles pass (enough tissue, none of the flags in `tiles.exclude`); children follow their parent.
 
     Parameters
     ----------
@@ -115,11 +115,11 @@ def make_table(
         "blur": np.concatenate(_blur(reader, mpp, grid, cover.of(grid.parents), options)),
         "parent": np.concatenate([np.full(number, -1), np.repeat(np.arange(number), 4)]),
     }
-    keep = columns["tissue"] >= max(options["min_tissue"], np.finfo(np.float32).tiny)
+    keep = columns["tissue"][:number] >= max(options["min_tissue"], np.finfo(np.float32).tiny)
     for flag in options["exclude"]:
-        keep &= ~columns[flag]
-    keep[number:] &= np.repeat(keep[:number], 4)
-    return columns | {"keep": keep}
+        keep &= ~columns[flag][:number]
+    # A 10x tile goes with its four children or not at all: a bag then covers the same tissue at both magnifications.
+    return columns | {"keep": np.concatenate([keep, np.repeat(keep, 4)])}
 
 
 def count(columns: table.Columns) -> dict[str, float]:

@@ -86,7 +86,7 @@ def coverage(sets: GeneSets, genes: Iterable[str]) -> dict[str, dict[str, int]]:
 
 
 def check_coverage(spaces: dict[str, GeneSets], genes: Iterable[str], *, min_genes: int) -> list[str]:
-    """Warnings about sets of which the matrix holds less than half.
+    """One warning a subspace about the sets of which the matrix holds less than half.
 
     Raises
     ------
@@ -104,7 +104,11 @@ def check_coverage(spaces: dict[str, GeneSets], genes: Iterable[str], *, min_gen
                 f"transcriptome.gene_sets.min_genes asks for {min_genes}",
                 mend=f"give sets that fit the matrix in transcriptome.gene_sets.{space}, or lower min_genes",
             )
-        for name, count in coverage(sets, known).items():
-            if count["found"] < LOW_COVERAGE * count["total"]:
-                warnings.append(f"{space} set {name}: {count['found']} of {count['total']} genes are in the matrix")
+        thin = [
+            f"{name} {count['found']} of {count['total']}"
+            for name, count in coverage(sets, known).items()
+            if count["found"] < LOW_COVERAGE * count["total"]
+        ]
+        if thin:
+            warnings.append(f"{len(thin)} {space} sets have less than half of their genes measured: {', '.join(thin)}")
     return warnings

@@ -11,7 +11,7 @@ import numpy as np
 from histill.errors import HistillError
 from histill.provenance import atomic_file, digest, file_digest, write_json
 from histill.stages import recipe
-from histill.transcriptome import identifiers, normalise
+from histill.transcriptome import gene_sets, identifiers, normalise
 from histill.transcriptome.read import Table, load
 
 OUTPUT = "transcriptome/expression.h5ad"
@@ -38,6 +38,8 @@ def run(*, path: str | Path, config: dict[str, Any], results: str | Path) -> dic
     values, samples, patients, genes = _oriented(str(path), load(path), options, report)
     values, genes, library = _gene_columns(str(path), values, samples, genes, unit, report, warnings)
     scaled = normalise.log_scale(values, unit, library)
+    sets = gene_sets.subspaces(config)
+    warnings.extend(gene_sets.check_coverage(sets, genes, min_genes=config["transcriptome"]["gene_sets"]["min_genes"]))
 
     source = file_digest(path)
     record = {**report, "source": Path(path).name, "source_digest": source}
@@ -47,7 +49,7 @@ def run(*, path: str | Path, config: dict[str, Any], results: str | Path) -> dic
     receipt = {
         "stage": "transcriptome",
         "recipe": recipe("transcriptome", config),
-        "inputs": {"expression": source},
+        "inputs": {"expression": source, "gene_sets": digest(sets)},
         "outputs": {OUTPUT: content},
         "counts": {
             "samples": len(samples),
@@ -56,6 +58,7 @@ def run(*, path: str | Path, config: dict[str, Any], results: str | Path) -> dic
             **{name: len(report[name]) for name in ("dropped_genes", "merged_genes", "dropped_samples")},
         },
         "warnings": warnings,
+        "coverage": {space: gene_sets.coverage(own, genes) for space, own in sets.items()},
         "info": record,
     }
     write_json(results / "receipts" / "transcriptome.json", receipt)

@@ -15,7 +15,9 @@ def orthogonality(output: dict[str, dict[str, Tensor]]) -> Tensor:
     The explicit disentanglement term of specification §7 (6); the public code has none.
     """
     first, second = SUBSPACES
-    terms = [F.cosine_similarity(output[first][level], output[second][level], dim=-1) ** 2 for level in output["logits"]]
+    terms = [
+        F.cosine_similarity(output[first][level], output[second][level], dim=-1) ** 2 for level in output["logits"]
+    ]
     return torch.stack(terms).mean(dim=0)
 
 

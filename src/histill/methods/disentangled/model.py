@@ -30,7 +30,9 @@ class GeneTokens(nn.Module):
         scale = membership.sum(dim=1).clamp(min=1).rsqrt()
         self.weight = nn.Parameter(torch.randn(len(members), dim, genes) * scale[:, None, None])
         self.bias = nn.Parameter(torch.zeros(len(members), dim))
-        self.shared = nn.Sequential(nn.ELU(), nn.AlphaDropout(dropout), nn.Linear(dim, dim), nn.ELU(), nn.LayerNorm(dim))
+        self.shared = nn.Sequential(
+            nn.ELU(), nn.AlphaDropout(dropout), nn.Linear(dim, dim), nn.ELU(), nn.LayerNorm(dim)
+        )
 
     def forward(self, genes: Tensor) -> Tensor:
         weight = self.weight * self.membership[:, None, :]
