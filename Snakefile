@@ -28,7 +28,6 @@ include: "workflow/rules/report.smk"
 
 localrules:
     all,
-    config,
     inspect,
     tissue,
     tiles,

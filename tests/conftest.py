@@ -10,6 +10,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden",
+        nargs="?",
+        const="raised",
+        choices=("raised", "force"),
+        help="rewrite tests/golden.json for stages of a new version; =force: for every stage whose output changed",
+    )
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The project's root."""

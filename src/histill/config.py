@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import copy
 import json
+import math
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from histill.errors import ConfigError, HistillError
 
 SCHEMAS = Path(__file__).parent / "schemas"
+EXPONENT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+")  # YAML 1.1 takes 1e-4 for text, 1.0e-4 for a number
+UNSAFE = re.compile(r"""[\x00-\x1f\x7f{}\\*?"'`$;&|<>!\[\]]|^-|^~|^\s|\s$|://""")
 
 
 def schema(name: str) -> dict[str, Any]:
@@ -29,32 +35,63 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
     form = schema("config")
     filled = _fill(copy.deepcopy(config), form)
     errors = sorted(Draft202012Validator(form).iter_errors(filled), key=lambda error: [str(p) for p in error.path])
-    if errors:
-        raise ConfigError([_explain(error) for error in errors])
+    problems = [_explain(error) for error in errors] or [*_unusable(filled), *_check_results(filled["results"])]
+    if problems:
+        raise ConfigError(problems)
+    filled["results"] = os.path.normpath(filled["results"])
     return filled
 
 
 def load(path: str | Path) -> dict[str, Any]:
     """Read a YAML or JSON config file and complete it."""
+    return complete(read(path))
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The keys of a YAML or JSON config file as they stand there; a key that is given twice is an error."""
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """Without this, the second `tiles:` of a file replaces the first in silence."""
+
+        def construct_mapping(self, node, deep=False):
+            seen: dict[Any, int] = {}
+            for key, _ in node.value:
+                line = key.start_mark.line + 1
+                if key.value in seen:
+                    raise HistillError(
+                        f"{path}, line {line}: key '{key.value}' is given a second time (first on line "
+                        f"{seen[key.value]})",
+                        mend="keep one of the two",
+                    )
+                if isinstance(key, yaml.ScalarNode):
+                    seen[key.value] = line
+            return super().construct_mapping(node, deep)
+
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise HistillError(f"cannot read the config {path}: {error.strerror}", mend="name it with --config") from None
+    except UnicodeDecodeError as error:
+        raise HistillError(f"{path} is not UTF-8 text (byte {error.start})", mend="save the file as UTF-8") from None
     try:
-        config = json.loads(text) if str(path).endswith(".json") else yaml.safe_load(text)
+        config = json.loads(text) if str(path).endswith(".json") else yaml.load(text, Loader)
     except (ValueError, yaml.YAMLError) as error:
-        raise HistillError(f"{path} is not valid YAML: {error}", mend="check indentation and quotes") from None
+        mend = "check indentation and quotes" + ("; indent with spaces, not tabs" if "'\\t'" in str(error) else "")
+        raise HistillError(f"{path} is not valid YAML: {error}", mend=mend) from None
     if not isinstance(config, dict):
         raise HistillError(f"{path} holds no mapping of keys", mend="start from the commented config.yaml")
-    return complete(config)
+    return config
 
 
 def _fill(value: Any, form: dict[str, Any]) -> Any:
     """Fill defaults of objects, depth first; `additionalProperties` schemas apply to keys of the user's own naming."""
+    if value is None and form.get("type") == "object":
+        value = {}  # a section whose keys are all commented out
+    if isinstance(value, list) and "items" in form:
+        return [_fill(item, form["items"]) for item in value]
     if not isinstance(value, dict):
-        return value
+        return _number(value, form.get("type"))
     properties = form.get("properties", {})
     for key, sub in properties.items():
         if key not in value and "default" in sub:
@@ -66,6 +103,47 @@ def _fill(value: Any, form: dict[str, Any]) -> Any:
         for key in value.keys() - properties.keys():
             value[key] = _fill(value[key], extra)
     return value
+
+
+def _number(value: Any, kind: str | None) -> Any:
+    """One spelling a number, whatever the file's: 224.0 tiles are 224, and an overlap of 0 is 0.0 in every recipe."""
+    if kind not in ("integer", "number") or isinstance(value, bool):
+        return value
+    if isinstance(value, str) and EXPONENT.fullmatch(value):
+        value = float(value)
+    if kind == "number" and isinstance(value, int) and abs(value) < 2**53:
+        return float(value)
+    if kind == "integer" and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _unusable(value: Any, where: str = "") -> Iterator[str]:
+    """What the schema cannot say: numbers must be finite, and text must be text that a file can hold."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _unusable(item, f"{where}.{key}" if where else key)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _unusable(item, f"{where}.{index}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"config key '{where}': {value} is no finite number"
+    elif isinstance(value, str) and value != value.encode(errors="replace").decode():
+        yield f"config key '{where}': {value!r} holds half a character, which no file can hold"
+
+
+def _check_results(path: str) -> Iterator[str]:
+    """The results folder is part of every file name and of every command of the workflow."""
+    bad = UNSAFE.search(path)
+    if bad:
+        yield (
+            f"config key 'results': {path!r} holds {bad.group()!r}, which Snakemake or the shell would read as more "
+            "than a name; use letters, digits, spaces, '/', '.', '_' and '-' (no '~': write the whole path)"
+        )
+    elif os.path.normpath(path) == os.sep:
+        yield "config key 'results': '/' is the root of the file system; name a folder below it"
+    elif os.path.exists(path) and not os.path.isdir(path):
+        yield f"config key 'results': '{path}' is a file, not a folder"
 
 
 def _explain(error: Any) -> str:
@@ -86,6 +164,10 @@ def _explain(error: Any) -> str:
         return f"{at}: {error.schema['errorMessage']}"
     if error.validator == "pattern":
         return f"{at}: {error.instance!r} must match {error.validator_value}"
+    if error.validator == "type" and error.instance is None:
+        return f"{at}: has no value; give one, or remove the key to have the default"
+    if error.validator == "type" and error.validator_value == "string":
+        return f"{at}: {error.message}; put it in quotes"
     if error.validator == "const":
         return f"{at}: {error.instance!r} must be {error.validator_value!r}"
     return f"{at}: {error.message}"

@@ -8,6 +8,7 @@ from typing import Any
 
 from histill import batches
 from histill import config as configuration
+from histill.cohort import fold_file
 from histill.cohort import sheets as sampling
 from histill.cohort.sheets import Sheets, Slide
 from histill.encoders import recipes
@@ -69,8 +70,8 @@ class Plan:
         path = self.config["folds"]["file"]
         if not path:
             return self.config["folds"]["n"]
-        _, rows = sampling.read_rows(path, [])
-        return 1 + max((int(row["fold"]) for _, row in rows if row.get("fold", "").isdigit()), default=0)
+        folds = fold_file.read(path, [])
+        return 1 + max((fold for patient, fold in folds.items() if patient in self.sheets.patients()), default=0)
 
     def encoder_digest(self) -> str:
         """Digest of the encoder's registry entry: a corrected recipe extracts anew."""
@@ -98,12 +99,30 @@ def load(config: dict[str, Any] | str | Path) -> Plan:
         sheets = sampling.load(complete)
     except ConfigError as error:
         problems.extend(error.problems)
+    else:
+        problems.extend(_check_folds(complete, sheets))
     problems.extend(_check_encoder(complete))
     problems.extend(_check_methods(complete))
     if problems:
         raise ConfigError(problems)
     imports = complete["features"]["source"] != "extract"
     return Plan(complete, sheets, {} if imports else batches.assign(sheets.slides, complete["batch_size"]))
+
+
+def _check_folds(config: dict[str, Any], sheets: Sheets) -> list[str]:
+    path = config["folds"]["file"]
+    if not path:
+        return []
+    problems: list[str] = []
+    folds = fold_file.read(path, problems)
+    rows = sheets.clinical.rows
+    labelled = {p for p in rows if any(task.label(rows[p]) is not None for task in sheets.tasks.values())}
+    problems = problems or list(fold_file.check(path, folds, sheets.patients(), labelled))
+    if not problems:
+        holes, notes = fold_file.holes(folds, sheets)
+        problems = [f"{path}: {hole}" for hole in holes]
+        sheets.notes.extend(f"{path}: {note}" for note in notes)
+    return problems
 
 
 def _check_encoder(config: dict[str, Any]) -> list[str]:

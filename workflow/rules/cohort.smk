@@ -1,7 +1,6 @@
 # Slides, transcriptomes and outcomes joined by patient; folds.
 rule cohort:
     input:
-        config=CONFIG,
         features=f"{RECEIPTS}/features.json",
         transcriptome=[f"{RECEIPTS}/transcriptome.json"] if PLAN.sheets.expression else [],
         sheets=PLAN.sheet_files(),
@@ -17,4 +16,4 @@ rule cohort:
     params:
         recipe=stages.recipe("cohort", PLAN.config),
     shell:
-        "histill cohort --config {input.config}" + LOGGED
+        "histill cohort --config {CONFIG}" + LOGGED

@@ -1,10 +1,9 @@
 # The checked plan of this run, and what the rules share. Everything a rule depends on is a file or a plain parameter.
-import json
 import sys
 
 from histill import plan, stages
 from histill.errors import HistillError
-from histill.provenance import digest
+from histill.provenance import digest, write_json
 
 try:
     PLAN = plan.load(config)
@@ -18,8 +17,10 @@ config.update(PLAN.config)
 RESULTS = PLAN.config["results"]
 RECEIPTS = f"{RESULTS}/receipts"
 TASKS = list(PLAN.config["tasks"])
-# Ancient: the file is rewritten on any change of the config; what reruns is decided by each rule's recipe.
-CONFIG = ancient(f"{RESULTS}/config.json")
+# The complete config of this run, for the stages to read. It is no input of a rule: what reruns is decided by each rule's
+# recipe. (As an `ancient` input made by a rule it would hide changed parameters: Snakemake does not look at jobs behind
+# one that runs.)
+CONFIG = f"{RESULTS}/config.json"
 # A failing stage shows the end of its log, which ends in the reason and the mend.
 LOGGED = " > {log} 2>&1 || {{ tail -n 30 {log} >&2; exit 1; }}"
 
@@ -48,12 +49,5 @@ def batch_receipts(stage):
     return expand(f"{RECEIPTS}/{stage}/{{batch}}.json", batch=list(PLAN.batches))
 
 
-rule config:
-    output:
-        f"{RESULTS}/config.json",
-    log:
-        f"{RESULTS}/logs/config.log",
-    params:
-        text=json.dumps(PLAN.config, indent=1),
-    shell:
-        "printf '%s\\n' {params.text:q} > {output} 2> {log}"
+onstart:
+    write_json(CONFIG, PLAN.config)

@@ -2,8 +2,6 @@
 if "demo" in PLAN.config:
 
     rule demo:
-        input:
-            config=CONFIG,
         output:
             slides=[slide.path for slide in PLAN.sheets.slides.values()],
             sheets=expand(f"{RESULTS}/demo/{{name}}.csv", name=["slides", "clinical", "truth"]),
@@ -19,4 +17,4 @@ if "demo" in PLAN.config:
         params:
             recipe=stages.recipe("demo", PLAN.config),
         shell:
-            "histill demo make --config {input.config} --workers {threads}" + LOGGED
+            "histill demo make --config {CONFIG} --workers {threads}" + LOGGED

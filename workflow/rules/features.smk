@@ -3,7 +3,6 @@ if PLAN.imports:
 
     rule features:
         input:
-            config=CONFIG,
             sources=PLAN.feature_sources(),
         output:
             f"{RECEIPTS}/features.json",
@@ -17,13 +16,12 @@ if PLAN.imports:
         params:
             recipe=stages.recipe("features_import", PLAN.config),
         shell:
-            "histill features import --config {input.config}" + LOGGED
+            "histill features import --config {CONFIG}" + LOGGED
 
 else:
 
     rule features_batch:
         input:
-            config=CONFIG,
             before=f"{RECEIPTS}/tiles/{{batch}}.json",
         output:
             f"{RECEIPTS}/features/{{batch}}.json",
@@ -40,7 +38,7 @@ else:
             recipe=stages.recipe("features", PLAN.config),
             encoder="encoder:" + PLAN.encoder_digest(),
         shell:
-            "histill features extract --config {input.config} --batch {wildcards.batch} --out {output}" + LOGGED
+            "histill features extract --config {CONFIG} --batch {wildcards.batch} --out {output}" + LOGGED
 
     rule features:
         input:

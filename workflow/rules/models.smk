@@ -29,7 +29,6 @@ def training_receipts(wildcards):
 rule train_runs:
     input:
         training_inputs,
-        config=CONFIG,
     output:
         f"{RUN}.json",
     log:
@@ -44,14 +43,13 @@ rule train_runs:
         recipe=training_recipe,
         seeds=PLAN.config["seeds"],
     shell:
-        "histill train --config {input.config} --task {wildcards.task} --method {wildcards.method}"
+        "histill train --config {CONFIG} --task {wildcards.task} --method {wildcards.method}"
         " --stage {wildcards.stage} --out {output}" + ONLY + LOGGED
 
 
 rule predict:
     input:
         training_receipts,
-        config=CONFIG,
     output:
         f"{RECEIPTS}/predict-{{task}}.json",
     log:
@@ -65,13 +63,12 @@ rule predict:
     params:
         recipe=lambda wildcards: stages.recipe("predict", PLAN.config, task=wildcards.task),
     shell:
-        "histill predict --config {input.config} --task {wildcards.task}" + LOGGED
+        "histill predict --config {CONFIG} --task {wildcards.task}" + LOGGED
 
 
 rule evaluate:
     input:
         f"{RECEIPTS}/predict-{{task}}.json",
-        config=CONFIG,
     output:
         f"{RESULTS}/evaluation/{{task}}.json",
         f"{RESULTS}/evaluation/{{task}}.tsv",
@@ -85,7 +82,7 @@ rule evaluate:
     params:
         recipe=lambda wildcards: stages.recipe("evaluate", PLAN.config, task=wildcards.task),
     shell:
-        "histill evaluate --config {input.config} --task {wildcards.task}" + LOGGED
+        "histill evaluate --config {CONFIG} --task {wildcards.task}" + LOGGED
 
 
 # By name: everything trained, predicted and scored.

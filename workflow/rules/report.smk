@@ -6,7 +6,6 @@ rule report:
         [] if PLAN.imports else expand(f"{RECEIPTS}/{{stage}}.json", stage=["inspect", "tissue", "tiles"]),
         [f"{RECEIPTS}/transcriptome.json"] if PLAN.sheets.expression else [],
         expand(f"{RESULTS}/evaluation/{{task}}.json", task=TASKS),
-        config=CONFIG,
     output:
         report(f"{RESULTS}/report.html", caption="../report/report.rst", category="Report"),
     log:
@@ -19,4 +18,4 @@ rule report:
     params:
         recipe=stages.recipe("report", PLAN.config),
     shell:
-        "histill report --config {input.config}" + LOGGED
+        "histill report --config {CONFIG}" + LOGGED

@@ -3,7 +3,6 @@ if not PLAN.imports:
 
     rule inspect_batch:
         input:
-            config=CONFIG,
             slides=batch_slides,
         output:
             f"{RECEIPTS}/inspect/{{batch}}.json",
@@ -18,7 +17,7 @@ if not PLAN.imports:
             recipe=stages.recipe("inspect", PLAN.config),
             rows=batch_rows,
         shell:
-            "histill inspect --config {input.config} --batch {wildcards.batch} --out {output}" + LOGGED
+            "histill inspect --config {CONFIG} --batch {wildcards.batch} --out {output}" + LOGGED
 
     rule inspect:
         input:
@@ -35,7 +34,6 @@ if not PLAN.imports:
 
     rule tissue_batch:
         input:
-            config=CONFIG,
             before=f"{RECEIPTS}/inspect/{{batch}}.json",
         output:
             f"{RECEIPTS}/tissue/{{batch}}.json",
@@ -49,7 +47,7 @@ if not PLAN.imports:
         params:
             recipe=stages.recipe("tissue", PLAN.config),
         shell:
-            "histill tissue --config {input.config} --batch {wildcards.batch} --out {output}" + LOGGED
+            "histill tissue --config {CONFIG} --batch {wildcards.batch} --out {output}" + LOGGED
 
     rule tissue:
         input:
@@ -66,7 +64,6 @@ if not PLAN.imports:
 
     rule tiles_batch:
         input:
-            config=CONFIG,
             before=f"{RECEIPTS}/tissue/{{batch}}.json",
         output:
             f"{RECEIPTS}/tiles/{{batch}}.json",
@@ -80,7 +77,7 @@ if not PLAN.imports:
         params:
             recipe=stages.recipe("tiles", PLAN.config),
         shell:
-            "histill tiles --config {input.config} --batch {wildcards.batch} --out {output}" + LOGGED
+            "histill tiles --config {CONFIG} --batch {wildcards.batch} --out {output}" + LOGGED
 
     rule tiles:
         input:

@@ -3,7 +3,6 @@ if PLAN.sheets.expression:
 
     rule transcriptome:
         input:
-            config=CONFIG,
             table=PLAN.sheets.expression,
             gene_sets=PLAN.gene_set_files(),
         output:
@@ -18,4 +17,4 @@ if PLAN.sheets.expression:
         params:
             recipe=stages.recipe("transcriptome", PLAN.config),
         shell:
-            "histill transcriptome --config {input.config}" + LOGGED
+            "histill transcriptome --config {CONFIG}" + LOGGED

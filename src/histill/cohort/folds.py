@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from histill.cohort.sheets import read_rows
+from histill.cohort import fold_file
 from histill.errors import ConfigError
 
 
@@ -37,28 +37,8 @@ def from_file(path: str | Path, patients: list[str], *, labelled: set[str]) -> d
     Every patient with an outcome must be in the file; one without that is not there is in no fold (-1).
     """
     problems: list[str] = []
-    header, rows = read_rows(path, problems)
-    problems.extend(
-        f"{path}: has no column '{name}'" for name in ("patient_id", "fold") if header and name not in header
-    )
-    folds: dict[str, int] = {}
-    for line, row in rows if not problems else ():
-        patient, fold = row.get("patient_id"), row.get("fold", "")
-        if patient is None:
-            problems.append(f"{path}, line {line}: 'patient_id' is empty")
-        elif not fold.isdigit():
-            problems.append(f"{path}, line {line}: fold {fold!r} of patient '{patient}' is no whole number from 0")
-        elif patient in folds and folds[patient] != int(fold):
-            problems.append(f"{path}, line {line}: patient '{patient}' is in fold {folds[patient]} and in fold {fold}")
-        else:
-            folds[patient] = int(fold)
-    missing = [patient for patient in patients if patient in labelled and patient not in folds]
-    if missing and not problems:
-        named = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
-        problems.append(f"{path}: {len(missing)} patients with an outcome have no fold: {named}")
-    used = sorted({folds[patient] for patient in patients if patient in folds})
-    if used and not problems and used != list(range(len(used))):
-        problems.append(f"{path}: folds must be numbered 0, 1, 2, ...; the cohort's patients are in {used}")
+    folds = fold_file.read(path, problems)
+    problems = problems or list(fold_file.check(path, folds, patients, labelled))
     if problems:
         raise ConfigError(problems)
     return {patient: folds.get(patient, OUTSIDE) for patient in sorted(patients)}

@@ -65,6 +65,10 @@ class Sheets:
     tasks: dict[str, Task] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    def patients(self) -> set[str]:
+        """Patients of the slide sheet and of the clinical sheet."""
+        return {slide.patient_id for slide in self.slides.values()} | self.clinical.rows.keys()
+
 
 def load(config: dict[str, Any]) -> Sheets:
     """Sheets of a complete config, checked; raises `ConfigError` with every problem found.
@@ -115,6 +119,15 @@ def _check_file(path: str | None, key: str, problems: list[str]) -> None:
         problems.append(f"config: {key} is missing: name the file")
     elif not os.path.exists(path):
         problems.append(f"config: {key}: '{path}' does not exist (paths are relative to {os.getcwd()})")
+    elif os.path.isdir(path):
+        problems.append(f"config: {key}: '{path}' is a folder, not a file")
+    else:
+        problems.extend(f"config: {key}: {problem}" for problem in _check_name(path))
+
+
+def _check_name(path: str) -> Iterator[str]:
+    if "{" in path or "}" in path:
+        yield f"path '{path}' holds a brace, which Snakemake takes for a wildcard; rename the file or its folder"
 
 
 def read_rows(path: str | Path, problems: list[str]) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
@@ -128,9 +141,7 @@ def read_rows(path: str | Path, problems: list[str]) -> tuple[list[str], list[tu
     except UnicodeDecodeError as error:
         problems.append(f"{path}: is not UTF-8 text (byte {error.start}); save the sheet as CSV in UTF-8")
         return [], []
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter="\t" if path.suffix in (".tsv", ".txt") else ",", strict=True
-    )
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(path, text), strict=True)
     rows: list[tuple[int, dict[str, str]]] = []
     header: list[str] = []
     try:
@@ -138,6 +149,8 @@ def read_rows(path: str | Path, problems: list[str]) -> tuple[list[str], list[tu
             cells = [cell.strip() for cell in line]
             if not any(cells):
                 continue
+            while cells[-1] == "" and len(cells) > len(header):
+                cells.pop()  # empty columns at the right edge, as spreadsheets save them
             if not header:
                 header = cells
                 continue
@@ -156,6 +169,13 @@ def read_rows(path: str | Path, problems: list[str]) -> tuple[list[str], list[tu
     return header, rows
 
 
+def _delimiter(path: Path, text: str) -> str:
+    """Comma, or tab in .tsv and .txt; another one where only it cuts the header (Excel's CSV of half of Europe)."""
+    usual = "\t" if path.suffix.lower() in (".tsv", ".txt") else ","
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    return usual if usual in header else max((usual, ",", ";", "\t"), key=header.count)
+
+
 def _read_slides(path: str, problems: list[str]) -> dict[str, Slide]:
     found: list[str] = []
     header, rows = read_rows(path, found)
@@ -163,6 +183,7 @@ def _read_slides(path: str, problems: list[str]) -> dict[str, Slide]:
     found.extend(_check_header(path, header, form))
     slides: dict[str, Slide] = {}
     lines: dict[str, tuple[int, str]] = {}
+    files: dict[tuple[int, int], Slide] = {}
     for line, row in rows if not found else ():
         at = f"{path}, line {line}"
         bad = list(_check_row(at, row, form))
@@ -179,16 +200,38 @@ def _read_slides(path: str, problems: list[str]) -> dict[str, Slide]:
             found.append(f"{at}: slide_id '{slide}' {how} (first on line {first}); ids become file names")
             continue
         lines[folded] = (line, slide)
-        if not os.path.exists(row["path"]):
-            found.append(
-                f"{at}: slide '{slide}': file '{row['path']}' does not exist (paths are relative to {os.getcwd()})"
-            )
         mpp = float(row["mpp"]) if "mpp" in row else None
         if mpp is not None and not 0.05 <= mpp <= 10:
             found.append(f"{at}: slide '{slide}': mpp {mpp:g} is outside 0.05 to 10 µm per pixel")
         slides[slide] = Slide(slide, row["patient_id"], row["path"], mpp, row.get("site"), row.get("stain"))
+        found.extend(f"{at}: slide '{slide}': {problem}" for problem in _check_path(slides[slide], files))
     problems.extend(_limit(path, found))
     return slides
+
+
+def _check_path(slide: Slide, files: dict[tuple[int, int], Slide]) -> Iterator[str]:
+    """Problems of a slide's path; `files` maps (device, inode) to the first slide of each file."""
+    yield from _check_name(slide.path)
+    try:
+        status = os.stat(slide.path)
+    except OSError as error:
+        why = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        yield f"file '{_short(slide.path)}' {why} (paths are relative to {os.getcwd()})"
+        return
+    except ValueError:
+        yield f"path {_short(slide.path)!r} holds a null character"
+        return
+    first = files.setdefault((status.st_dev, status.st_ino), slide)
+    if first.patient_id != slide.patient_id and os.path.samefile(first.path, slide.path):
+        # The same tissue in training and test would be a leak that no later stage can see.
+        yield (
+            f"file '{slide.path}' is that of slide '{first.slide_id}' too, which is another patient's "
+            f"('{first.patient_id}', not '{slide.patient_id}')"
+        )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:200]}... ({len(text)} characters)"
 
 
 def _read_clinical(path: str, problems: list[str]) -> Clinical:

@@ -63,17 +63,27 @@ class Task:
         if len(counts) < 2:
             only = f"one class only ('{next(iter(counts))}')" if counts else "no value at all"
             return [f"{path}: column '{column}' of task '{self.name}' holds {only}; a classification needs two"]
-        return [
-            f"{path}: column '{column}' of task '{self.name}': class '{name}' has {count} patients, "
-            f"fewer than the {folds} folds; merge it, empty those cells, or lower folds.n"
-            for name, count in sorted(counts.items())
-            if count < folds
-        ]
+        at = f"{path}: column '{column}' of task '{self.name}'"
+        spelled: dict[str, str] = {}
+        problems = []
+        for name, count in sorted(counts.items()):
+            first = spelled.setdefault(" ".join(name.split()).casefold(), name)
+            if not name.isprintable():
+                problems.append(f"{at}: class {name!r} holds a line break or another character that is no text")
+            elif first != name:
+                problems.append(f"{at}: classes '{first}' and '{name}' differ in case or spaces only; write them alike")
+            elif count < folds:
+                problems.append(
+                    f"{at}: class '{name}' has {count} patients, fewer than the {folds} folds; merge it, "
+                    "empty those cells, or lower folds.n"
+                )
+        return problems if len(problems) <= MAX_ROWS_NAMED else [*problems[:MAX_ROWS_NAMED], f"{at}: and so on"]
 
     def _check_times(self, clinical: Clinical, folds: int) -> list[str]:
         path, (time_column, event_column) = clinical.path, self.columns
         problems = []
-        events = 0
+        events: list[float] = []
+        latest = 0.0
         for patient, row in clinical.rows.items():
             at = f"{path}, line {clinical.lines[patient]}: patient '{patient}'"
             time, event = row.get(time_column), row.get(event_column)
@@ -90,15 +100,21 @@ class Task:
                 problems.append(f"{at}: '{time_column}' is {time}, and a time cannot be negative")
             if _number(event) not in (0.0, 1.0):
                 problems.append(f"{at}: '{event_column}' is {event!r}; 1 is the event, 0 is censored")
-            else:
-                events += int(float(event))
+            elif value is not None:
+                latest = max(latest, value)
+                events.extend([value] * int(float(event)))
         if len(problems) > MAX_ROWS_NAMED:
             more = len(problems) - MAX_ROWS_NAMED
             problems = [*problems[:MAX_ROWS_NAMED], f"{path}: and {more} more such rows of task '{self.name}'"]
-        if not problems and events < folds:
+        if not problems and len(events) < folds:
             problems.append(
-                f"{path}: task '{self.name}' has {events} events, fewer than the {folds} folds; "
+                f"{path}: task '{self.name}' has {len(events)} events, fewer than the {folds} folds; "
                 "survival cannot be learned from that"
+            )
+        elif not problems and min(events) == latest:
+            problems.append(
+                f"{path}: task '{self.name}': no patient's '{time_column}' is later than the first event ({latest:g}), "
+                "so nobody can be ranked"
             )
         return problems
 
@@ -107,5 +123,7 @@ def _number(text: str) -> float | None:
     try:
         value = float(text)
     except ValueError:
+        return None
+    if "_" in text or not text.isascii():  # float() takes 1_000 and digits of any script
         return None
     return value if math.isfinite(value) else None
