@@ -26,7 +26,7 @@ def linear(modalities: tuple[str, ...]) -> dict[str, Any]:
         name: factor @ waves(2, 9, phase) + 0.7 * waves(60, 9, phase + 1) for phase, name in enumerate(modalities)
     }
     months = np.exp(1 - factor.sum(axis=1) + 0.3 * waves(60, 1, 5)[:, 0])
-    outcomes = [(round(float(time), 3), int(index % 4 > 0)) for index, time in enumerate(months)]
+    outcomes = [(round(float(time), 1), int(index % 4 > 0)) for index, time in enumerate(months)]
     names = [("A", "B", "C")[int(np.digitize(value, [-0.4, 0.4]))] for value in factor[:, 0]]
     new = {name: value[:6] + 0.5 * waves(6, 9, 3) for name, value in inputs.items()}
     options = {"components": 4, "alphas": [0.01, 0.1, 1.0]}

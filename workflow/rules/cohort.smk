@@ -16,4 +16,4 @@ rule cohort:
     params:
         recipe=stages.recipe("cohort", PLAN.config),
     shell:
-        "histill cohort --config {CONFIG}" + LOGGED
+        "histill cohort --config {CONFIG:q}" + LOGGED

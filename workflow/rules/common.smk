@@ -1,11 +1,14 @@
 # The checked plan of this run, and what the rules share. Everything a rule depends on is a file or a plain parameter.
 import sys
 
+from histill import config as configuration
 from histill import plan, stages
 from histill.errors import HistillError
 from histill.provenance import digest, write_json
 
 try:
+    for path in workflow.configfiles:
+        configuration.read(path)  # of a key that is given twice, Snakemake would take the last in silence
     PLAN = plan.load(config)
 except HistillError as error:
     # Nothing has been written yet; a traceback would bury the list of problems.
@@ -22,7 +25,7 @@ TASKS = list(PLAN.config["tasks"])
 # one that runs.)
 CONFIG = f"{RESULTS}/config.json"
 # A failing stage shows the end of its log, which ends in the reason and the mend.
-LOGGED = " > {log} 2>&1 || {{ tail -n 30 {log} >&2; exit 1; }}"
+LOGGED = " > {log:q} 2>&1 || {{ tail -n 30 {log:q} >&2; exit 1; }}"
 
 
 wildcard_constraints:

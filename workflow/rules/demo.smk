@@ -17,4 +17,4 @@ if "demo" in PLAN.config:
         params:
             recipe=stages.recipe("demo", PLAN.config),
         shell:
-            "histill demo make --config {CONFIG} --workers {threads}" + LOGGED
+            "histill demo make --config {CONFIG:q} --workers {threads}" + LOGGED

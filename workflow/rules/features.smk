@@ -16,7 +16,7 @@ if PLAN.imports:
         params:
             recipe=stages.recipe("features_import", PLAN.config),
         shell:
-            "histill features import --config {CONFIG}" + LOGGED
+            "histill features import --config {CONFIG:q}" + LOGGED
 
 else:
 
@@ -38,7 +38,7 @@ else:
             recipe=stages.recipe("features", PLAN.config),
             encoder="encoder:" + PLAN.encoder_digest(),
         shell:
-            "histill features extract --config {CONFIG} --batch {wildcards.batch} --out {output}" + LOGGED
+            "histill features extract --config {CONFIG:q} --batch {wildcards.batch} --out {output:q}" + LOGGED
 
     rule features:
         input:
@@ -52,4 +52,4 @@ else:
             folder=f"{RECEIPTS}/features",
             batches=[f"--batch {name}" for name in PLAN.batches],
         shell:
-            "histill collect features --receipts {params.folder} {params.batches} --out {output}" + LOGGED
+            "histill collect features --receipts {params.folder:q} {params.batches} --out {output:q}" + LOGGED

@@ -43,8 +43,8 @@ rule train_runs:
         recipe=training_recipe,
         seeds=PLAN.config["seeds"],
     shell:
-        "histill train --config {CONFIG} --task {wildcards.task} --method {wildcards.method}"
-        " --stage {wildcards.stage} --out {output}" + ONLY + LOGGED
+        "histill train --config {CONFIG:q} --task {wildcards.task} --method {wildcards.method}"
+        " --stage {wildcards.stage} --out {output:q}" + ONLY + LOGGED
 
 
 rule predict:
@@ -63,7 +63,7 @@ rule predict:
     params:
         recipe=lambda wildcards: stages.recipe("predict", PLAN.config, task=wildcards.task),
     shell:
-        "histill predict --config {CONFIG} --task {wildcards.task}" + LOGGED
+        "histill predict --config {CONFIG:q} --task {wildcards.task}" + LOGGED
 
 
 rule evaluate:
@@ -82,7 +82,7 @@ rule evaluate:
     params:
         recipe=lambda wildcards: stages.recipe("evaluate", PLAN.config, task=wildcards.task),
     shell:
-        "histill evaluate --config {CONFIG} --task {wildcards.task}" + LOGGED
+        "histill evaluate --config {CONFIG:q} --task {wildcards.task}" + LOGGED
 
 
 # By name: everything trained, predicted and scored.

@@ -18,4 +18,4 @@ rule report:
     params:
         recipe=stages.recipe("report", PLAN.config),
     shell:
-        "histill report --config {CONFIG}" + LOGGED
+        "histill report --config {CONFIG:q}" + LOGGED

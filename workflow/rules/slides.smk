@@ -17,7 +17,7 @@ if not PLAN.imports:
             recipe=stages.recipe("inspect", PLAN.config),
             rows=batch_rows,
         shell:
-            "histill inspect --config {CONFIG} --batch {wildcards.batch} --out {output}" + LOGGED
+            "histill inspect --config {CONFIG:q} --batch {wildcards.batch} --out {output:q}" + LOGGED
 
     rule inspect:
         input:
@@ -30,7 +30,7 @@ if not PLAN.imports:
             folder=f"{RECEIPTS}/inspect",
             batches=[f"--batch {name}" for name in PLAN.batches],
         shell:
-            "histill collect inspect --receipts {params.folder} {params.batches} --out {output}" + LOGGED
+            "histill collect inspect --receipts {params.folder:q} {params.batches} --out {output:q}" + LOGGED
 
     rule tissue_batch:
         input:
@@ -47,7 +47,7 @@ if not PLAN.imports:
         params:
             recipe=stages.recipe("tissue", PLAN.config),
         shell:
-            "histill tissue --config {CONFIG} --batch {wildcards.batch} --out {output}" + LOGGED
+            "histill tissue --config {CONFIG:q} --batch {wildcards.batch} --out {output:q}" + LOGGED
 
     rule tissue:
         input:
@@ -60,7 +60,7 @@ if not PLAN.imports:
             folder=f"{RECEIPTS}/tissue",
             batches=[f"--batch {name}" for name in PLAN.batches],
         shell:
-            "histill collect tissue --receipts {params.folder} {params.batches} --out {output}" + LOGGED
+            "histill collect tissue --receipts {params.folder:q} {params.batches} --out {output:q}" + LOGGED
 
     rule tiles_batch:
         input:
@@ -77,7 +77,7 @@ if not PLAN.imports:
         params:
             recipe=stages.recipe("tiles", PLAN.config),
         shell:
-            "histill tiles --config {CONFIG} --batch {wildcards.batch} --out {output}" + LOGGED
+            "histill tiles --config {CONFIG:q} --batch {wildcards.batch} --out {output:q}" + LOGGED
 
     rule tiles:
         input:
@@ -90,4 +90,4 @@ if not PLAN.imports:
             folder=f"{RECEIPTS}/tiles",
             batches=[f"--batch {name}" for name in PLAN.batches],
         shell:
-            "histill collect tiles --receipts {params.folder} {params.batches} --out {output}" + LOGGED
+            "histill collect tiles --receipts {params.folder:q} {params.batches} --out {output:q}" + LOGGED

@@ -17,4 +17,4 @@ if PLAN.sheets.expression:
         params:
             recipe=stages.recipe("transcriptome", PLAN.config),
         shell:
-            "histill transcriptome --config {CONFIG}" + LOGGED
+            "histill transcriptome --config {CONFIG:q}" + LOGGED

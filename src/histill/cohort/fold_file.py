@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from histill.cohort.sheets import Sheets, read_rows
+from histill.cohort.rows import read_rows
+from histill.cohort.sheets import Sheets
 from histill.cohort.tasks import Task
 
 NUMBER = re.compile(r"([0-9]{1,4})([.]0+)?")  # pandas writes whole numbers as 1.0 where a cell of the column is empty

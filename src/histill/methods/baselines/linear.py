@@ -20,10 +20,14 @@ INNER_FOLDS = 4
 
 @dataclass
 class Block:
-    """Scaling and principal components of one modality; scores have unit variance in training."""
+    """Scaling and principal components of one modality.
+
+    Scores keep the ratios of their variances, so that ridge shrinks weak directions more; the first has unit variance in
+    training, so that the penalty means the same for any number of features.
+    """
 
     scaler: WinsorizedScaler
-    components: np.ndarray  # [K, F], divided by the scores' standard deviations
+    components: np.ndarray  # [K, F], divided by the first score's standard deviation
     offset: np.ndarray  # [F], mean of the scaled features
 
     @classmethod
@@ -35,8 +39,8 @@ class Block:
         # One component fewer than patients, and none that only holds rounding noise.
         rank = int((singular > 1e-8 * max(singular[0], 1e-12)).sum())
         count = max(1, min(components, rank, len(x) - 1))
-        deviation = np.maximum(singular[:count], 1e-12) / np.sqrt(max(1, len(x) - 1))
-        return cls(scaler, _fix_signs(directions[:count]) / deviation[:, None], offset)
+        deviation = max(singular[0], 1e-12) / np.sqrt(max(1, len(x) - 1))
+        return cls(scaler, _fix_signs(directions[:count]) / deviation, offset)
 
     def transform(self, x: np.ndarray) -> np.ndarray:
         """Scores [N, K]."""
