@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from histill.errors import HistillError, SlideError
-from histill.provenance import OK, QUARANTINED, Receipt, digest, read_json, verify_outputs, write_json
+from histill.provenance import EMPTY, OK, QUARANTINED, Receipt, digest, read_json, verify_outputs, write_json
 
 SMALL_COHORT = 32  # `auto`: up to here one slide a batch
 AUTO_SIZE = 64
@@ -65,6 +65,7 @@ def run_batch(
     recipe: str,
     inputs: Callable[[Any], dict[str, str]],
     before: str | None = None,
+    on_empty: Callable[[Any, Receipt], None] | None = None,
     on_error: str = "quarantine",
     log: Callable[[str], None] = print,
 ) -> list[Receipt]:
@@ -83,19 +84,21 @@ def run_batch(
         Digests of what the slide's work reads; together with `recipe` they decide whether it can be skipped.
     before
         Earlier stage; a slide that is not `ok` there is passed on as it is, with its reason.
+    on_empty
+        Called when a slide that came out `empty` earlier is passed on: what the stage writes for nothing.
     on_error
         `quarantine`, or `fail`: raise after the first bad slide (its receipt is written all the same).
     """
     receipts = []
     for slide in slides:
-        receipt = _run_slide(stage, slide, work, Path(results), recipe, inputs, before, log)
+        receipt = _run_slide(stage, slide, work, Path(results), recipe, inputs, before, on_empty, log)
         if receipt.state == QUARANTINED and on_error == "fail":
             raise SlideError(f"slide {receipt.slide}: {receipt.reason}", mend=receipt.mend)
         receipts.append(receipt)
     return receipts
 
 
-def _run_slide(stage, slide, work, results, recipe, inputs, before, log) -> Receipt:
+def _run_slide(stage, slide, work, results, recipe, inputs, before, on_empty, log) -> Receipt:
     path = receipt_path(results, stage, slide.slide_id)
     if before is not None:
         earlier = read_receipt(results, before, slide.slide_id)
@@ -103,6 +106,8 @@ def _run_slide(stage, slide, work, results, recipe, inputs, before, log) -> Rece
             receipt = Receipt(slide.slide_id, stage, earlier.state, recipe, {before: digest_receipt(earlier)})
             receipt.reason, receipt.mend = earlier.reason, earlier.mend
             receipt.info = {"stage": earlier.info.get("stage", before)}
+            if earlier.state == EMPTY and on_empty is not None:
+                on_empty(slide, receipt)
             receipt.write(path)
             return receipt
     start = time.perf_counter()

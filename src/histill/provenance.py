@@ -7,12 +7,13 @@ named in them together with their digests.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -117,6 +118,16 @@ def write_json(path: str | Path, value: Any) -> None:
     """Write JSON atomically, keys in the given order, with a final newline."""
     with atomic_file(path) as part:
         part.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_csv(
+    path: str | Path, columns: Sequence[str], rows: Iterable[dict[str, Any]], *, delimiter: str = ","
+) -> None:
+    """Write a table atomically, one dict a row; keys that a row lacks are empty cells."""
+    with atomic_file(path) as part, open(part, "w", encoding="utf-8", newline="") as handle:
+        writer = csv.DictWriter(handle, columns, delimiter=delimiter, lineterminator="\n", restval="")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def read_json(path: str | Path) -> Any:

@@ -8,8 +8,6 @@ import numpy as np
 
 from histill.data.scaling import WinsorizedScaler
 
-SUBSPACES = ("tumor", "microenvironment")
-
 
 class ExpressionTransform:
     """Choose the genes of each subspace, scale them, and tell which were missing.

@@ -10,14 +10,11 @@ from typing import Any
 import numpy as np
 
 from histill.errors import HistillError
+from histill.methods.checkpoint import INPUTS
+from histill.methods.train import KINDS, run_folder
 from histill.provenance import read_json
 from histill.stages import MODELS
 
-_INPUTS = {
-    ("disentangled", "teacher"): "slide+rna",
-    ("linear-both", "train"): "slide+rna",
-    ("linear-rna", "train"): "rna",
-}
 _SUM_TOLERANCE = 1e-3  # probabilities come out of a float32 or bfloat16 softmax
 
 
@@ -35,10 +32,10 @@ class Model:
     @property
     def inputs(self) -> str:
         """`slide`, `rna` or `slide+rna`."""
-        return _INPUTS.get((self.method, self.stage), "slide")
+        return "+".join(INPUTS[KINDS[self.method, self.stage]])
 
     def path(self, results: Path, task: str, fold: int, seed: int) -> Path:
-        return results / "models" / task / self.method / f"fold{fold}-seed{seed}" / self.stage / "predictions.parquet"
+        return run_folder(results, task, self.method, self.stage, fold, seed) / "predictions.parquet"
 
 
 @dataclass(frozen=True)

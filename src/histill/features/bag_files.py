@@ -17,14 +17,17 @@ GROUPS = {10.0: "10x", 20.0: "20x"}
 _SHORT_ATTRIBUTE = 16  # values; longer attributes are data, not settings
 
 
-def peek_dim(path: str) -> int | None:
-    """Feature dimension of an HDF5 file, or None: what is wrong with the file is told when it is read."""
+def peek(path: str) -> tuple[int, str] | None:
+    """Feature dimension and group of an HDF5 file, or None: what is wrong with it is told when it is read."""
     import h5py
 
     try:
         with h5py.File(path) as handle:
-            return next((int(handle[key].shape[-1]) for key in FEATURE_KEYS if _is_array(handle.get(key))), None)
-    except OSError:
+            array = next((handle[key] for key in FEATURE_KEYS if _is_array(handle.get(key))), None)
+            if array is None or not _is_array(handle.get("coords")):
+                return None
+            return int(array.shape[-1]), level(path, _attributes(handle, handle["coords"], array))[0]
+    except (OSError, SlideError):
         return None
 
 
@@ -61,9 +64,14 @@ def read_bag(slide: Slide) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
             f"{slide.path}: '{key}' has shape {x.shape} and 'coords' {coords.shape}; wanted are [N, D] and [N, 2]",
             mend="export both for the same tiles",
         )
-    if not (np.issubdtype(x.dtype, np.floating) or np.issubdtype(x.dtype, np.integer)):
-        raise SlideError(f"{slide.path}: '{key}' is of type {x.dtype}, not numbers", mend="export it as float32")
-    return x.astype(np.float32), _level0(slide, coords, attributes), attributes
+    for name, array in ((key, x), ("coords", coords)):
+        if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
+            raise SlideError(f"{slide.path}: '{name}' is of type {array.dtype}, not numbers", mend="export it as float32")
+    if x.shape[1] == 0:
+        raise SlideError(f"{slide.path}: '{key}' has no columns (shape {x.shape})", mend="extract the slide again")
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, and flagged as such
+        x = x.astype(np.float32)
+    return x, _level0(slide, coords, attributes), attributes
 
 
 def _attributes(*items: Any) -> dict[str, Any]:
@@ -85,6 +93,8 @@ def _plain(value: Any) -> bool:
 
 def _level0(slide: Slide, coords: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
     """Coordinates as level-0 pixels; micrometres (STAMP) need the slide's mpp from the sheet."""
+    if not np.isfinite(coords).all():
+        raise SlideError(f"{slide.path}: a coordinate is not finite", mend="export the coordinates again")
     if attributes.get("unit") == "um":
         if slide.mpp is None:
             raise SlideError(
@@ -97,8 +107,11 @@ def _level0(slide: Slide, coords: np.ndarray, attributes: dict[str, Any]) -> np.
             f"{slide.path}: coords are fractions (first: {coords[0].tolist()}), not level-0 pixels",
             mend="export level-0 pixels, or micrometres with the attribute unit = 'um'",
         )
-    if not np.isfinite(coords).all():
-        raise SlideError(f"{slide.path}: a coordinate is not finite", mend="export the coordinates again")
+    if len(coords) and np.abs(coords.astype(np.float64)).max() > np.iinfo(np.int32).max:
+        raise SlideError(
+            f"{slide.path}: a coordinate is {np.abs(coords.astype(np.float64)).max():.3g}, beyond any slide",
+            mend="export level-0 pixels",
+        )
     return np.round(coords).astype(np.int64)
 
 

@@ -38,6 +38,7 @@ def run(slides: list[Slide], *, config: dict[str, Any], results: str | Path) -> 
         mpps=MAGNIFICATIONS,
         allow_off_recipe=options["allow_off_recipe"],
     )
+    described = {**entry.as_dict(), "off_recipe": off_recipe, "tile_size": config["tiles"]["size"]}
     built: list[Encoder] = []
 
     def encoder() -> Encoder:
@@ -54,10 +55,9 @@ def run(slides: list[Slide], *, config: dict[str, Any], results: str | Path) -> 
         }
 
     def work(slide: Slide, receipt: Receipt) -> None:
-        groups = extract(slide, results, encoder(), config["tiles"]["size"], options["batch_size"], config["slides"])
-        written = {**entry.as_dict(), "off_recipe": off_recipe, "tile_size": config["tiles"]["size"]}
+        groups = extract(slide, results, encoder(), config["tiles"]["size"], options["batch_size"])
         path = store_path(entry.name, slide.slide_id)
-        write_store(results / path, groups, written)
+        write_store(results / path, groups, described)
         receipt.outputs = {path: tree_digest(results / path)}
         receipt.counts = {name: len(group.x) for name, group in groups.items()}
         receipt.counts["unreadable"] = sum(int((~group.valid).sum()) for group in groups.values())
@@ -72,6 +72,26 @@ def run(slides: list[Slide], *, config: dict[str, Any], results: str | Path) -> 
         elif receipt.counts["unreadable"]:
             receipt.warnings.append(f"{receipt.counts['unreadable']} of {rows} tiles could not be read")
 
+    def on_empty(slide: Slide, receipt: Receipt) -> None:
+        """A bag of zero rows: whoever opens the store of any slide that could be read finds one."""
+        path = store_path(entry.name, slide.slide_id)
+        nothing = {
+            name: Group(
+                np.zeros((0, entry.dim), np.float16),
+                np.zeros((0, 2), np.int64),
+                {
+                    "tile": np.zeros(0, np.int32),
+                    "parent": np.zeros(0, np.int32),
+                    "valid": np.zeros(0, bool),
+                    "tissue": np.zeros(0, np.float32),
+                },
+            )
+            for name in MAGNIFICATIONS
+        }
+        write_store(results / path, nothing, described)
+        receipt.outputs = {path: tree_digest(results / path)}
+        receipt.counts = {**dict.fromkeys(MAGNIFICATIONS, 0), "unreadable": 0}
+
     return run_batch(
         "features",
         slides,
@@ -80,13 +100,12 @@ def run(slides: list[Slide], *, config: dict[str, Any], results: str | Path) -> 
         recipe=recipe("features", config),
         inputs=inputs,
         before="tiles",
+        on_empty=on_empty,
         on_error=config["on_error"],
     )
 
 
-def extract(
-    slide: Slide, results: Path, encoder: Encoder, size: int, batch_size: int, slide_options: dict[str, Any]
-) -> dict[str, Group]:
+def extract(slide: Slide, results: Path, encoder: Encoder, size: int, batch_size: int) -> dict[str, Group]:
     """Features of one slide at both magnifications, rows in the order of the tile table."""
     tiles = _kept_tiles(results / "slides" / slide.slide_id / "tiles.parquet")
     parents = len(tiles["10x"]["tile"])

@@ -15,9 +15,10 @@ from histill.batches import run_batch, write_batch
 from histill.cohort.sheets import MAX_PROBLEMS_A_SHEET, Sheets, Slide
 from histill.config import schema
 from histill.errors import ConfigError, SlideError
-from histill.features.bag_files import level, peek_dim, read_bag
+from histill.features.bag_files import level, peek, read_bag
 from histill.features.store import Group, store_path, write_store
 from histill.provenance import EMPTY, Receipt, fingerprint, tree_digest
+from histill.slides.readers import check_file
 from histill.stages import recipe as stage_recipe
 
 
@@ -167,21 +168,23 @@ def import_bags(
     Rows with a value that is not finite are flagged (`valid` False, zeros). X is float16 where every value fits.
     """
     results = Path(results)
-    dims = Counter(dim for slide in slides if (dim := peek_dim(slide.path)) is not None)
-    common_dim = dims.most_common(1)[0][0] if dims else 0
+    kinds = Counter(kind for slide in slides if (kind := peek(slide.path)) is not None)
+    common_dim, common_level = kinds.most_common(1)[0][0] if kinds else (0, "")
 
     def inputs(slide: Slide) -> dict[str, str]:
+        check_file(Path(slide.path))
         return {"bag": fingerprint(slide.path), "patient": slide.patient_id, "mpp": str(slide.mpp)}
 
     def work(slide: Slide, receipt: Receipt) -> None:
         x, spatial, attributes = read_bag(slide)
         rows, dim = x.shape
-        if dim != common_dim:
-            raise SlideError(
-                f"{slide.path}: features have {dim} dimensions, those of {dims[common_dim]} other slides {common_dim}",
-                mend="extract the slide again with the encoder of the others",
-            )
         magnification, warning = level(slide.path, attributes)
+        if (dim, magnification) != (common_dim, common_level):
+            raise SlideError(
+                f"{slide.path}: features have {dim} dimensions at {magnification}, those of "
+                f"{kinds[common_dim, common_level]} other slides {common_dim} at {common_level}",
+                mend="extract the slide again with the encoder and magnification of the others",
+            )
         valid = np.isfinite(x).all(axis=1)
         x[~valid] = 0
         if warning:

@@ -119,7 +119,7 @@ def read_group(path: str | Path, name: str) -> Group:
             mend="extract again with the magnifications that the cohort is trained on",
         )
     group = root[name]
-    columns = [column for column in group["obs"].attrs["column-order"]]
+    columns = list(group["obs"].attrs["column-order"])
     return Group(
         x=group["X"][:],
         spatial=group["obsm/spatial"][:],

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from histill.cohort.tasks import Task
-from histill.data.expression import SUBSPACES
+from histill.transcriptome.gene_sets import SUBSPACES
 from histill.data.fold import TRAIN, VALIDATION, Cohort, Labels, fit_expression, fit_features
 from histill.errors import HistillError
 from histill.methods.checkpoint import INPUTS, Checkpoint

@@ -25,7 +25,8 @@ def run(slides: list[Slide], *, config: dict[str, Any], results: str | Path) -> 
     """Write `tiles.parquet` of every slide.
 
     The table holds every 10x tile that touches tissue, row-major, then the four children of each in the same order.
-    `keep` says which 10x tiles pass (enough tissue, none of the flags in `tiles.exclude`); children follow their parent.
+    `keep` says which 10x tiles pass (enough tissue, none of the flags in `tiles.exclude`); children follow their
+    parent.
 
     Parameters
     ----------

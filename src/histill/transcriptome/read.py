@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import math
 import zipfile
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -199,9 +200,16 @@ def _header(path: Path) -> tuple[list[str], str, int]:
         raise HistillError(f"{path} holds no data below its header", mend="check that the file is complete")
     delimiter = max("\t,;", key=line.count)
     header, first = (next(csv.reader([text], delimiter=delimiter)) for text in (line, second))
-    if len(first) == len(header) + 1:  # as R's write.table writes it: the row names have no header
-        header = ["", *header]
-    return [name.strip() for name in header], delimiter, skip
+    header = [name.strip() for name in header]
+    if len(first) == len(header) + 1:
+        if header[0].lower() in (*ROW_NAMES, "slide_id"):
+            # Taken for R's table, every cell of every row would move by one column.
+            raise HistillError(
+                f"{path}: the first row has {len(first)} cells, the header {len(header)}",
+                mend="give every column a name, and remove delimiters at the ends of lines",
+            )
+        header = ["", *header]  # as R's write.table writes it: the row names have no header
+    return header, delimiter, skip
 
 
 @contextmanager
@@ -240,8 +248,17 @@ def _read_parquet(path: Path, text_columns: Callable[[list[str]], tuple[list[int
         values, problems = _convert(table, [f"f{i}" for i in numeric], names, rows)
     else:
         values = _stack(table, [f"f{i}" for i in numeric])
-    cells = {header[i]: [None if c is None else str(c) for c in table.column(i).to_pylist()] for i in text}
+    cells = {header[i]: [_name(cell) for cell in table.column(i).to_pylist()] for i in text}
     return Columns(cells, values, names, problems)
+
+
+def _name(cell: Any) -> str | None:
+    """Text of an id; pandas holds whole numbers as fractions where one of the column is missing."""
+    if isinstance(cell, float):
+        if math.isnan(cell):
+            return None
+        return str(int(cell)) if cell.is_integer() else str(cell)
+    return None if cell is None else str(cell)
 
 
 def _is_text(kind: Any) -> bool:

@@ -22,8 +22,8 @@ INNER_FOLDS = 4
 class Block:
     """Scaling and principal components of one modality.
 
-    Scores keep the ratios of their variances, so that ridge shrinks weak directions more; the first has unit variance in
-    training, so that the penalty means the same for any number of features.
+    Scores keep the ratios of their variances, so that ridge shrinks weak directions more; the first has unit variance
+    in training, so that the penalty means the same for any number of features.
     """
 
     scaler: WinsorizedScaler

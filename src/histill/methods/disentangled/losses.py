@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from histill.data.expression import SUBSPACES
+from histill.transcriptome.gene_sets import SUBSPACES
 
 
 def orthogonality(output: dict[str, dict[str, Tensor]]) -> Tensor:
@@ -38,5 +38,8 @@ def distil_logits(student: Tensor, teacher: Tensor, *, temperature: float, survi
 
 
 def distil_features(student: Tensor, teacher: Tensor) -> Tensor:
-    """1 − cosine of a subspace's features [B, d], one value a patient [B]; scale-free, so widths of tanh do not matter."""
+    """1 − cosine of a subspace's features [B, d], one value a patient [B].
+
+    It is free of scale, so the widths of tanh do not matter.
+    """
     return 1 - F.cosine_similarity(student, teacher, dim=-1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from histill.data.expression import SUBSPACES
+from histill.transcriptome.gene_sets import SUBSPACES
 from histill.methods.attention import CrossAttention, Gate, Projection, masked_softmax
 
 
@@ -47,7 +47,7 @@ def _read_out(width: int, dim: int, dropout: float) -> nn.Sequential:
 
 
 class SubspaceFusion(nn.Module):
-    """Gene tokens of a subspace query the tiles; the read-out stays inside the subspace (specification §7, steps 3-4)."""
+    """Gene tokens of a subspace query the tiles; the read-out stays inside the subspace (specification §7, 3-4)."""
 
     def __init__(self, dim: int, heads: int, dropout: float):
         super().__init__()
