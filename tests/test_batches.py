@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from histill import batches
 from histill.cohort.sheets import Slide
-from histill.errors import SlideError
+from histill.errors import HistillError, SlideError
 from histill.provenance import OK, QUARANTINED, Receipt
 
 IDS = st.sets(st.from_regex(r"[A-Za-z0-9]{1,12}", fullmatch=True), max_size=200)
@@ -132,3 +132,12 @@ def test_batch_receipts_are_collected_sorted(tmp_path):
         batches.write_batch(tmp_path / f"{name}.json", "inspect", run(tmp_path, Work(), members))
     collected = batches.collect([tmp_path / "0of2.json", tmp_path / "1of2.json"])
     assert [receipt.slide for receipt in collected] == list("abcd")
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"slides": [1]}', '{"slides": [{"slide": "S1"}]}', '{"slides": nu'])
+def test_a_damaged_batch_receipt_is_named(tmp_path, content):
+    path = tmp_path / "b.json"
+    path.write_text(content)
+    with pytest.raises(HistillError, match=r"b\.json") as caught:
+        batches.collect([path])
+    assert caught.value.mend == "delete it and run snakemake again"

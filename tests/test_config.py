@@ -85,3 +85,76 @@ def _keys(form):
     for key, sub in form.get("properties", {}).items():
         yield key
         yield from _keys(sub)
+
+
+def test_a_section_whose_keys_are_all_commented_out_has_its_defaults():
+    given = {"results": "r", "demo": None, "tiles": None, "training": {"model": None}}
+    assert config.complete(given) == config.complete({"results": "r", "demo": {}})
+    assert "tiles.size': has no value" in problems({"results": "r", "demo": {}, "tiles": {"size": None}})[0]
+
+
+def test_numbers_have_one_spelling():
+    model = {"learning_rate": "1e-4", "epochs": 5.0}
+    complete = config.complete({"results": "r", "demo": {}, "tiles": {"overlap": 0}, "training": {"model": model}})
+    assert complete["training"]["model"]["learning_rate"] == 1e-4  # YAML 1.1 reads 1e-4 as text
+    for value, kind in ((complete["training"]["model"]["epochs"], int), (complete["tiles"]["overlap"], float)):
+        assert type(value) is kind
+    assert "'224' is not" in problems({"results": "r", "demo": {}, "tiles": {"size": "224"}})[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tissue": {"mpp": float("nan")}}, "tissue.mpp': nan is no finite number"),
+        ({"transcriptome": {"transform": {"clip": float("inf")}}}, "inf is no finite number"),
+        ({"seeds": [99999999999]}, "seeds.0"),
+        ({"report": {"title": "\ud800"}}, "half a character"),
+        ({"report": {"title": 2024}}, "put it in quotes"),
+        ({"tasks": {True: {"type": "classification", "label": "x"}}}, "put it in quotes"),  # YAML reads `on:` so
+        ({"tasks": {"x": None}}, "'type' is a required property"),
+        ({"tasks": ["x"]}, "is not of type 'object'"),
+    ],
+)
+def test_values_that_no_stage_could_use(changes, message):
+    assert message in "\n".join(problems({"results": "r", "demo": {}, **changes}))
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "/", "//", "~/x", "{x}", "*", "$(touch x)", "`x`", "a;b", "a\nb", "-x", " x", "a'b", "s3://b/x", "a\\b"],
+)
+def test_results_folders_that_snakemake_or_the_shell_would_misread(path):
+    assert "'results'" in problems({"results": path, "demo": {}})[0]
+
+
+def test_results_folder_is_normalised_and_no_file(tmp_path):
+    for path, same in (("r/", "r"), ("a/../b", "b"), ("my results", "my results"), ("../x", "../x"), (".", ".")):
+        assert config.complete({"results": path, "demo": {}})["results"] == same
+    (tmp_path / "file").write_text("x")
+    assert "is a file" in problems({"results": str(tmp_path / "file"), "demo": {}})[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"tiles: {size: 224}\ntiles: {size: 256}\n", "line 2: key 'tiles' is given a second time .first on line 1"),
+        (b"tiles:\n  size: 224\n  size: 256\n", "line 3: key 'size'"),
+        (b"tiles:\n\tsize: 224\n", "spaces, not tabs"),
+        ("results: é".encode("latin-1"), "is not UTF-8"),
+        ("results: r".encode("utf-16"), "is not UTF-8"),
+        (b"", "holds no mapping"),
+        (b"a: !!python/object/apply:os.getcwd []", "is not valid YAML"),
+    ],
+)
+def test_config_files_that_cannot_be_trusted(tmp_path, content, message):
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content)
+    with pytest.raises(HistillError, match=message):
+        config.load(path)
+
+
+def test_byte_order_mark_windows_lines_and_merge_keys_are_harmless(tmp_path):
+    path = tmp_path / "config.yaml"
+    text = "demo: &d {seed: 3}\r\nfolds: {<<: *d, n: 3}\r\nresults: r\r\n"
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert config.load(path)["folds"] == {"n": 3, "seed": 3, "file": None}

@@ -14,6 +14,8 @@ from histill.provenance import (
     fingerprint,
     read_json,
     tree_digest,
+    verify_outputs,
+    write_csv,
     write_json,
 )
 
@@ -108,3 +110,24 @@ def test_file_digest_is_of_content(tmp_path):
     (tmp_path / "a").write_text("x")
     (tmp_path / "b").write_text("x")
     assert file_digest(tmp_path / "a") == file_digest(tmp_path / "b")
+
+
+def test_csv_rows_may_lack_cells(tmp_path):
+    write_csv(tmp_path / "t.csv", ("a", "b"), [{"a": "x, y", "b": 1}, {"a": "z"}])
+    assert (tmp_path / "t.csv").read_bytes() == b'a,b\n"x, y",1\nz,\n'
+
+
+def test_outputs_are_verified_by_content_but_for_what_people_edit(tmp_path):
+    for name in ("slide.json", "tissue.geojson"):
+        (tmp_path / name).write_text("made")
+    (tmp_path / "store.zarr").mkdir()
+    names = {name: file_digest(tmp_path / name) for name in ("slide.json", "tissue.geojson")}
+    receipt = Receipt("S1", "inspect", "ok", "r", outputs={**names, "store.zarr": "not looked at"})
+    assert verify_outputs(receipt, tmp_path)
+    (tmp_path / "tissue.geojson").write_text("edited")
+    assert verify_outputs(receipt, tmp_path)
+    (tmp_path / "slide.json").write_text("damaged")
+    assert not verify_outputs(receipt, tmp_path)
+    (tmp_path / "slide.json").write_text("made")
+    (tmp_path / "store.zarr").rmdir()
+    assert not verify_outputs(receipt, tmp_path)

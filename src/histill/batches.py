@@ -51,7 +51,7 @@ def read_receipt(results: str | Path, stage: str, slide: str) -> Receipt:
     if receipt is None:
         raise HistillError(
             f"slide {slide} has no readable receipt of stage '{stage}' below {results}",
-            mend=f"run that stage first: snakemake {stage}",
+            mend=f"run that stage: snakemake {stage}, or snakemake -R {stage}_batch if it has run before",
         )
     return receipt
 
@@ -154,5 +154,10 @@ def write_batch(path: str | Path, stage: str, receipts: list[Receipt]) -> None:
 
 def collect(paths: Iterable[str | Path]) -> list[Receipt]:
     """Receipts of several batch receipts, sorted by slide id."""
-    receipts = [Receipt(**entry) for path in paths for entry in read_json(path)["slides"]]
+    receipts = []
+    for path in paths:
+        try:
+            receipts.extend(Receipt(**entry) for entry in read_json(path)["slides"])
+        except (KeyError, TypeError):
+            raise HistillError(f"{path} is no receipt of slides", mend="delete it and run snakemake again") from None
     return sorted(receipts, key=lambda receipt: receipt.slide)

@@ -140,7 +140,7 @@ def _check_results(path: str) -> Iterator[str]:
             f"config key 'results': {path!r} holds {bad.group()!r}, which Snakemake or the shell would read as more "
             "than a name; use letters, digits, spaces, '/', '.', '_' and '-' (no '~': write the whole path)"
         )
-    elif os.path.normpath(path) == os.sep:
+    elif not path.strip(os.sep):
         yield "config key 'results': '/' is the root of the file system; name a folder below it"
     elif os.path.exists(path) and not os.path.isdir(path):
         yield f"config key 'results': '{path}' is a file, not a folder"

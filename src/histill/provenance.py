@@ -120,12 +120,10 @@ def write_json(path: str | Path, value: Any) -> None:
         part.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def write_csv(
-    path: str | Path, columns: Sequence[str], rows: Iterable[dict[str, Any]], *, delimiter: str = ","
-) -> None:
+def write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
     """Write a table atomically, one dict a row; keys that a row lacks are empty cells."""
     with atomic_file(path) as part, open(part, "w", encoding="utf-8", newline="") as handle:
-        writer = csv.DictWriter(handle, columns, delimiter=delimiter, lineterminator="\n", restval="")
+        writer = csv.DictWriter(handle, columns, lineterminator="\n", restval="")
         writer.writeheader()
         writer.writerows(rows)
 
@@ -137,7 +135,7 @@ def read_json(path: str | Path) -> Any:
     except FileNotFoundError:
         raise HistillError(f"{path} does not exist", mend="run the stage that writes it first") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise HistillError(f"{path} is not valid JSON: {error}", mend="delete it and run the stage again") from None
+        raise HistillError(f"{path} is not valid JSON: {error}", mend="delete it and run snakemake again") from None
 
 
 @dataclass
@@ -190,5 +188,12 @@ class Receipt:
 
 
 def verify_outputs(receipt: Receipt, results: str | Path) -> bool:
-    """Whether every output named in the receipt still exists."""
-    return all((Path(results) / name).exists() for name in receipt.outputs)
+    """Whether every output named in the receipt is there, and every file unchanged.
+
+    Not compared are stores, which are folders too large for it, and outlines of tissue, which people may edit.
+    """
+    for name, made in receipt.outputs.items():
+        path = Path(results) / name
+        if not path.exists() or (path.is_file() and path.suffix != ".geojson" and file_digest(path) != made):
+            return False
+    return True

@@ -158,3 +158,85 @@ def test_text_that_is_not_utf8(cohort, tmp_path):
 def test_own_columns_are_welcome(cohort):
     text = cohort.text["slides.csv"].replace("path\n", "path,scanner\n").replace(".svs\n", ".svs,GT450\n")
     assert len(cohort({"slides.csv": text}).slides) == 12
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_other_delimiters_are_found_in_the_header(cohort, delimiter):
+    assert len(cohort({"slides.csv": cohort.text["slides.csv"].replace(",", delimiter)}).slides) == 12
+
+
+def test_empty_columns_at_the_right_edge_are_harmless(cohort):
+    text = cohort.text["slides.csv"]
+    assert len(cohort({"slides.csv": text.replace("\n", ",,\n")}).slides) == 12
+    assert len(cohort({"slides.csv": text.replace(".svs\n", ".svs,,\n")}).slides) == 12
+    assert "4 cells, the header has 3" in problems(cohort, {"slides.csv": text.replace("P3.svs\n", "P3.svs,x\n")})
+
+
+@pytest.mark.parametrize("name", ["a b.svs", "a'b.svs", "$(touch x).svs", "-x.svs", "*.svs", "[a].svs", "é;#.svs"])
+def test_odd_file_names_are_only_names(cohort, tmp_path, name):
+    (tmp_path / name).write_text("x")
+    assert cohort({"slides.csv": cohort.text["slides.csv"].replace("P3.svs", name)}).slides["SP3"].path == name
+
+
+@pytest.mark.parametrize("name", ["{x}.svs", "{batch}.svs", "{{x}}.svs"])
+def test_braces_in_a_path_are_refused(cohort, tmp_path, name):
+    (tmp_path / name).write_text("x")
+    text = problems(cohort, {"slides.csv": cohort.text["slides.csv"].replace("P3.svs", name)})
+    assert f"line 5: slide 'SP3': path '{name}' holds a brace" in text
+    (tmp_path / name).rename(tmp_path / "e{x}.tsv")
+    options = {"slides": "slides.csv", "clinical": "clinical.csv", "expression": "e{x}.tsv"}
+    assert "cohort.expression: path 'e{x}.tsv' holds a brace" in problems(cohort, cohort=options)
+
+
+def test_links_in_a_circle_null_characters_and_folders(cohort, tmp_path):
+    (tmp_path / "loop.svs").symlink_to("loop.svs")
+    text = cohort.text["slides.csv"]
+    assert "Too many levels" in problems(cohort, {"slides.csv": text.replace("P3.svs", "loop.svs")})
+    assert "null character" in problems(cohort, {"slides.csv": text.replace("P3.svs", "P\0.svs")})
+    options = {"slides": "slides.csv", "clinical": "clinical.csv", "expression": "."}
+    assert "cohort.expression: '.' is a folder" in problems(cohort, cohort=options)
+
+
+def test_one_file_is_not_two_patients(cohort, tmp_path):
+    cohort()
+    (tmp_path / "link.svs").symlink_to("P3.svs")
+    text = cohort.text["slides.csv"]
+    for path in ("P3.svs", "./P3.svs", "link.svs"):
+        found = problems(cohort, {"slides.csv": text.replace("P4.svs", path)})
+        assert f"file '{path}' is that of slide 'SP3' too, which is another patient's ('P3', not 'P4')" in found
+    assert len(cohort({"slides.csv": text + "again,P3,P3.svs\n"}).slides) == 13
+
+
+def test_class_names(cohort):
+    clinical = cohort.text["clinical.csv"]
+    for name in ("a b", "x,y", "$(touch x)", "<b>{x}", "日本"):
+        assert cohort({"clinical.csv": clinical.replace(",b,", f',"{name}",')})
+    assert "holds a line break" in problems(cohort, {"clinical.csv": clinical.replace(",b,", ',"b\nc",')})
+    mixed = clinical.replace("P1,b", "P1,B").replace("P3,b", "P3,B").replace("P5,b", "P5,B")
+    assert "classes 'B' and 'b' differ in case or spaces only" in problems(cohort, {"clinical.csv": mixed})
+
+
+@pytest.mark.parametrize("time", ["1e999", "inf", "1_000", "０", "5,5"])
+def test_times_that_are_no_numbers(cohort, time):
+    text = cohort.text["clinical.csv"].replace("P3,b,3.5", f'P3,b,"{time}"')
+    assert f"'months' is '{time}', which is no number" in problems(cohort, {"clinical.csv": text})
+
+
+@pytest.mark.parametrize("event", ["True", "2", "yes", "0.5", "-1"])
+def test_events_are_0_or_1(cohort, event):
+    text = cohort.text["clinical.csv"].replace("P3,b,3.5,1", f"P3,b,3.5,{event}")
+    assert f"'dead' is '{event}'; 1 is the event" in problems(cohort, {"clinical.csv": text})
+
+
+def test_times_that_rank_nobody(cohort):
+    rows = "".join(f"{p},{'ab'[i % 2]},0,{i % 2}\n" for i, p in enumerate(PATIENTS))
+    found = problems(cohort, {"clinical.csv": "patient_id,diagnosis,months,dead\n" + rows})
+    assert "no patient's 'months' is later than the first event (0)" in found
+
+
+def test_sheets_without_a_common_patient(cohort):
+    text = cohort.text["clinical.csv"].replace("\nP", "\nTCGA-P")
+    found = problems(cohort, {"clinical.csv": text})
+    assert "none of the 12 patients of cohort.slides (such as 'P0')" in found
+    assert "(such as 'TCGA-P0')" in found
+    assert len(cohort({"clinical.csv": text}, tasks={}).slides) == 12

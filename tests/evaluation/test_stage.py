@@ -148,6 +148,15 @@ def test_a_patient_tested_in_another_fold_is_a_leak(copied):
         run(task="survival", config=config, results=results)
 
 
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_patient_seen_in_training_by_the_model_that_tests_it_is_a_leak(copied, split):
+    """A file of older folds: without a word the patient would be tested by no model at all."""
+    results, config = copied
+    edit(_survival_file(results), "split", 4, split)  # P004 is tested in fold 1
+    with pytest.raises(HistillError, match=rf"patient 'P004' is in its {split} split but is to be tested in fold 1"):
+        run(task="survival", config=config, results=results)
+
+
 def test_probabilities_must_add_up(copied):
     results, config = copied
     edit(Model("abmil", "train").path(results, "subtype", 1, 0), "p:basal", 4, 0.999)

@@ -6,7 +6,7 @@ import pytest
 from histill import config
 from histill.batches import collect
 from histill.cohort.sheets import Sheets, Slide
-from histill.errors import ConfigError, SlideError
+from histill.errors import ConfigError, HistillError, SlideError
 from histill.features import imports
 from histill.features.store import group_names, read_group, read_recipe
 
@@ -258,3 +258,47 @@ def test_bag_of_a_published_encoder(shared_data, tmp_path):
     with h5py.File(path) as handle:
         np.testing.assert_allclose(group.x, handle["feats"][:], rtol=1e-3, atol=1e-6)
         np.testing.assert_array_equal(group.spatial, handle["coords"][:])
+
+
+def test_a_quarantined_vector_keeps_its_patient(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("slide_id,patient_id,a\nS1,P1,\nS2,P2,1\n")
+    bad, good = from_table(path, tmp_path)
+    assert (bad.state, good.state) == ("quarantined", "ok")
+    assert bad.info["patient_id"] == "P1"
+
+
+def test_a_delimiter_too_many_does_not_shift_the_ids(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("slide_id,patient_id,a\nS1,P1,1,\n")
+    with pytest.raises(HistillError, match="the first row has 4 cells"):
+        from_table(path, tmp_path)
+
+
+def test_bags_of_another_magnification_are_quarantined(tmp_path):
+    paths = {name: bag(tmp_path / f"{name}.h5", target_magnification=20) for name in ("a", "b")}
+    paths["c"] = bag(tmp_path / "c.h5", target_magnification=10)
+    receipts = from_bags(tmp_path, paths)
+    assert [receipt.state for receipt in receipts] == ["ok", "ok", "quarantined"]
+    assert "features are of 10x, those of 2 other slides of 20x" in receipts[2].reason
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"x": np.zeros((5, 0), np.float32)}, "has no columns"),
+        ({"coords": np.full((5, 2), np.nan)}, "a coordinate is not finite"),
+        ({"coords": np.full((5, 2), 1e30)}, "beyond any slide"),
+        ({"coords": np.full((5, 2), b"x")}, "'coords' is of type |S1, not numbers"),
+    ],
+)
+def test_bags_that_are_no_bags(tmp_path, options, reason):
+    (receipt,) = from_bags(tmp_path, {"a": bag(tmp_path / "a.h5", target_magnification=20, **options)})
+    assert receipt.state == "quarantined"
+    assert reason in receipt.reason
+
+
+def test_a_bag_that_is_a_folder_or_absent_is_told_plainly(tmp_path):
+    folder, absent = from_bags(tmp_path, {"a": tmp_path, "b": tmp_path / "b.h5"})
+    assert "is a folder" in folder.reason
+    assert "No such file" in absent.reason

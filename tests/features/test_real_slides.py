@@ -36,7 +36,9 @@ def run(shared_data, tmp_path_factory):
 def test_stained_slides_have_both_magnifications(run, slide, tiles):
     results, receipts = run
     assert receipts[slide].state == "ok"
-    coarse, fine = (anndata.read_zarr(results / f"features/colour-texture/{slide}.zarr/{name}") for name in ("10x", "20x"))
+    coarse, fine = (
+        anndata.read_zarr(results / f"features/colour-texture/{slide}.zarr/{name}") for name in ("10x", "20x")
+    )
     assert len(coarse) >= tiles
     assert len(fine) == 4 * len(coarse)
     assert fine.X.dtype == "float16"

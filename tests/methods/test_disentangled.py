@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from histill.data.expression import SUBSPACES
 from histill.methods.disentangled.losses import distil_features, distil_logits, orthogonality
 from histill.methods.disentangled.model import Student, SubspacePooling, Teacher
+from histill.subspaces import SUBSPACES
 
 FEATURES = {"10x": 7, "20x": 9}
 GENES = {"tumor": 6, "microenvironment": 5}

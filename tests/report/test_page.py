@@ -14,10 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from histill.batches import write_batch
+from histill.config import complete
 from histill.errors import HistillError
+from histill.provenance import Receipt
 from histill.report import wording
 from histill.report.redact import redact
-from histill.report.stage import run
+from histill.report.stage import collect, run
 from tests.evaluation.fake import write_cohort
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -175,6 +178,14 @@ def test_without_tasks_and_with_imported_features(full_run, tmp_path):
     assert "the features were imported" in words
 
 
+def test_counts_of_missing_values_are_no_vectors(tmp_path):
+    counts = [{"slide": 1, "missing_values": 3}, {"slide": 1, "missing_values": 0}]
+    receipts = [Receipt(f"s{n}", "features", "ok", "r", counts=own, info={"dim": 8}) for n, own in enumerate(counts)]
+    write_batch(tmp_path / "receipts" / "features.json", "features", receipts)
+    config = complete({"results": str(tmp_path), "cohort": {}, "features": {"source": "table", "table": "t.csv"}})
+    assert collect(config, tmp_path)["features"] == {"groups": [["slide", 2]], "unreadable": 0, "dim": 8}
+
+
 def test_one_model_alone_has_no_comparison(tmp_path):
     from histill.evaluation.stage import run as evaluate
 
@@ -233,6 +244,8 @@ def test_words_for_numbers():
     assert wording.number(-0.1234) == "−0.123"
     assert wording.number(None) == "–"
     assert wording.signed(0.5, 2) == "+0.50"
+    assert wording.number(-0.0001) == "0.000"
+    assert wording.signed(-0.0001) == "+0.000"
     assert [wording.duration(s) for s in (0.4213, 12.3, 200, 7500)] == ["0.42 s", "12 s", "3 min 20 s", "2 h 5 min"]
     assert wording.thousands(12345) == "12\u202f345"
     assert wording.percent(0.95) == "95 %"

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import tifffile
@@ -143,3 +145,27 @@ def test_sixteen_bit_pixels_are_refused(tmp_path, gradient):
     tifffile.imwrite(path, gradient.astype(np.uint16), photometric="rgb")
     with open_slide(path, "tiffslide") as reader, pytest.raises(SlideError, match="not 8-bit RGB"):
         reader.read_region(0, 0, 10, 10, 10, 10)
+
+
+def test_a_fallback_says_what_the_first_reader_said(tmp_path, gradient, slide):
+    path = tmp_path / "untiled.tif"
+    tifffile.imwrite(path, gradient, photometric="rgb", compression="zlib", rowsperstrip=700, predictor=True)
+    with open_slide(path) as reader:
+        (said,) = reader.refusals
+        assert said.startswith("read with tiffslide, since openslide says: ")
+    with open_slide(slide) as reader:
+        assert reader.refusals == []
+
+
+def test_a_pipe_is_refused_without_waiting_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe.svs")
+    with pytest.raises(SlideError, match="is no regular file"):
+        open_slide(tmp_path / "pipe.svs")
+
+
+def test_grey_pixels_have_a_mend_of_their_own(tmp_path, gradient):
+    path = tmp_path / "grey.tif"
+    tifffile.imwrite(path, gradient[..., 0])
+    with open_slide(path, "tiffslide") as reader, pytest.raises(SlideError, match="not 8-bit RGB") as caught:
+        reader.read_region(0, 0, 10, 10, 10, 10)
+    assert caught.value.mend.startswith("convert the slide to 8-bit RGB")

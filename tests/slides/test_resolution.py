@@ -1,7 +1,7 @@
 import pytest
 
 from histill.errors import SlideError
-from histill.slides.resolution import check_target, resolve
+from histill.slides.resolution import check_size, check_target, resolve
 
 APERIO = {"openslide.mpp-x": "0.2520", "openslide.mpp-y": "0.2520", "aperio.MPP": "0.2520"}
 TAGS = {"tiff.ResolutionUnit": "centimeter", "tiff.XResolution": "20000", "tiff.YResolution": "20000"}
@@ -82,3 +82,10 @@ def test_tiles_finer_than_the_scan():
         check_target(0.5, 0.56, allow_upsampling=False, name="a")
     assert "allow_upsampling" in caught.value.mend
     assert "2.00 times" in check_target(1.0, 1.0, allow_upsampling=True, name="a")[0]
+
+
+def test_a_slide_larger_than_any_glass_is_refused():
+    check_size((200_000, 300_000), (0.25, 0.25), name="a.svs")  # 50 x 75 mm
+    with pytest.raises(SlideError, match="would be a slide of 250 × 250 mm") as caught:
+        check_size((500_000, 500_000), (0.5, 0.5), name="a.svs")
+    assert "column mpp" in caught.value.mend

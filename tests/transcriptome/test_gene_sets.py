@@ -89,6 +89,6 @@ def test_coverage():
     assert coverage(sets, ["G1", "G3", "X"]) == {"A": {"found": 2, "total": 3}, "B": {"found": 0, "total": 1}}
     assert members(sets) == ["G1", "G2", "G3", "G4"]
     warnings = check_coverage({"tumor": sets}, ["G1", "G3"], min_genes=2)
-    assert warnings == ["tumor set B: 0 of 1 genes are in the matrix"]
+    assert warnings == ["less than half of the genes are measured in 1 of 2 tumor sets: B 0 of 1"]
     with pytest.raises(HistillError, match=r"2 of the 4 genes of the tumor sets.*min_genes asks for 3"):
         check_coverage({"tumor": sets}, ["G1", "G3"], min_genes=3)

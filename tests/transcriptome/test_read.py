@@ -2,6 +2,7 @@ import gzip
 import zipfile
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from histill.errors import HistillError
@@ -30,6 +31,12 @@ def test_csv(tmp_path):
 def test_tsv_with_byte_order_mark_comment_and_windows_line_ends(tmp_path):
     (tmp_path / "x.tsv").write_bytes(b"\xef\xbb\xbf# made by hand\r\n" + text(delimiter="\t", end="\r\n").encode())
     check(tmp_path / "x.tsv")
+
+
+def test_blanks_around_names_are_no_part_of_them(tmp_path):
+    """The sheets drop them too: a sample 'S1 ' would be nobody's."""
+    (tmp_path / "x.csv").write_text(text(["sample_id,TP53,MYC ,EGFR", "S1 ,1,2.5,0", '" S2",4,0,1000000']))
+    check(tmp_path / "x.csv")
 
 
 def test_gz(tmp_path):
@@ -157,3 +164,16 @@ def test_patients_beside_samples(tmp_path):
     (tmp_path / "x.csv").write_text("patient_id,sample_id,A\nP1,S1,1\nP1,S2,2\n")
     table = load(tmp_path / "x.csv")
     assert (table.rows, table.patients, table.columns) == (["S1", "S2"], ["P1", "P1"], ["A"])
+
+
+def test_rows_with_one_cell_too_many_do_not_shift(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text("gene,s1,s2\nTP53,1,2,\nEGFR,3,4,\n")
+    with pytest.raises(HistillError, match="the first row has 4 cells, the header 3"):
+        load(path)
+
+
+def test_whole_numbers_that_pandas_made_fractions_stay_ids(tmp_path):
+    path = tmp_path / "m.parquet"
+    pd.DataFrame({"sample_id": ["a", "b"], "patient_id": [1.0, 22.0], "TP53": [1, 2]}).to_parquet(path)
+    assert load(path).patients == ["1", "22"]

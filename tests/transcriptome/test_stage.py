@@ -13,7 +13,8 @@ GENES = ["TP53", "MYC", "EGFR", "CD8A", "COL1A1", "VEGFA"]
 
 def settings(unit="counts", genes="auto", patient="same"):
     matrix = {"unit": unit, "genes": genes, "patient": patient}
-    return config.complete({"results": "r", "cohort": {}, "transcriptome": {"matrix": matrix}})
+    transcriptome = {"matrix": matrix, "gene_sets": {"min_genes": 1}}
+    return config.complete({"results": "r", "cohort": {}, "transcriptome": transcriptome})
 
 
 @pytest.fixture

@@ -55,7 +55,11 @@ class Project:
         }
         command = [sys.executable, "-m", "snakemake", "-s", str(self.source / "Snakefile")]
         done = subprocess.run(
-            [*command, "--configfile", "config.yaml", "--cores", "2", *arguments], cwd=self.work, env=env, capture_output=True, text=True
+            [*command, "--configfile", "config.yaml", "--cores", "2", *arguments],
+            cwd=self.work,
+            env=env,
+            capture_output=True,
+            text=True,
         )
         assert not check or done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
         return done

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,9 @@ def load(config: dict[str, Any]) -> Sheets:
     for key, path in config["transcriptome"]["gene_sets"].items():
         if key in ("tumor", "microenvironment") and path:
             _check_file(path, f"transcriptome.gene_sets.{key}", problems)
+    own = {slide.patient_id for slide in sheets.slides.values()}
+    if tasks and (problem := strangers("cohort.slides", own, "cohort.clinical", sheets.clinical.rows.keys())):
+        problems.append(f"config: {problem}; write patient_id in one way everywhere")
     if problems:
         raise ConfigError(problems)
     sheets.notes = notes(sheets)
@@ -243,6 +246,16 @@ def _limit(path: str, found: list[str]) -> list[str]:
     if len(found) <= MAX_PROBLEMS_A_SHEET:
         return found
     return [*found[:MAX_PROBLEMS_A_SHEET], f"{path}: and {len(found) - MAX_PROBLEMS_A_SHEET} more problems"]
+
+
+def strangers(first: str, ids: Set[str], second: str, others: Set[str]) -> str | None:
+    """The problem of two sources without a patient in common, with both ways of writing ids; None if there is none."""
+    if not ids or not others or ids & others:
+        return None
+    return (
+        f"none of the {len(ids)} patients of {first} (such as '{min(ids)}') is among the {len(others)} of {second} "
+        f"(such as '{min(others)}')"
+    )
 
 
 def notes(sheets: Sheets) -> list[str]:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
+from histill.batches import collect
 from histill.cohort import folds as splitting
-from histill.cohort.sheets import Sheets
+from histill.cohort.sheets import Sheets, strangers
 from histill.cohort.tasks import Task
 from histill.errors import HistillError
-from histill.provenance import OK, Receipt, atomic_file, digest, file_digest, read_json, write_json
+from histill.provenance import OK, Receipt, atomic_file, digest, file_digest, write_json
 from histill.stages import recipe
 
 
 def run(*, sheets: Sheets, config: dict[str, Any], results: str | Path) -> dict[str, Any]:
     """Write `cohort/patients.parquet`, `cohort/folds.json` and the receipt, which is returned."""
     results = Path(results)
-    receipts = [Receipt(**entry) for entry in read_json(results / "receipts" / "features.json")["slides"]]
+    receipts = collect([results / "receipts" / "features.json"])
     slides = _slides_by_patient(receipts, sheets)
     with_rna = _patients_with_rna(results) if sheets.expression else set()
+    warnings = _check_ids(slides.keys(), with_rna, sheets)
     patients = sorted(slides.keys() | with_rna | sheets.clinical.rows.keys())
     usable = {patient: sorted(s for s, state in slides.get(patient, {}).items() if state == OK) for patient in patients}
 
+    warnings.extend(_missing_outcomes(usable, sheets))
     assignment = _folds(patients, sheets, config)
     table = {
         "patient_id": patients,
@@ -51,7 +55,7 @@ def run(*, sheets: Sheets, config: dict[str, Any], results: str | Path) -> dict[
         "recipe": recipe("cohort", config),
         "outputs": {f"cohort/{name}": file_digest(folder / name) for name in ("patients.parquet", "folds.json")},
         "counts": _counts(table, sheets),
-        "warnings": sheets.notes,
+        "warnings": [*sheets.notes, *warnings],
         # What training depends on: a store extracted anew trains anew, a new report title does not.
         "features": digest({r.slide: r.outputs for r in receipts if r.state == OK}),
     }
@@ -75,6 +79,46 @@ def _patients_with_rna(results: Path) -> set[str]:
     from histill.transcriptome.stage import patients
 
     return set(patients(results / "transcriptome" / "expression.h5ad"))
+
+
+def _check_ids(with_slides: Set[str], with_rna: Set[str], sheets: Sheets) -> list[str]:
+    """Warnings about patients that only one source knows.
+
+    Raises
+    ------
+    HistillError
+        When two sources have no patient in common: their ids are written in two ways.
+    """
+    clinical = sheets.clinical.rows.keys()
+    if sheets.tasks and (problem := strangers("slides", with_slides, "the clinical sheet", clinical)):
+        raise HistillError(problem, mend="write patient_id in one way everywhere")
+    known = with_slides | clinical
+    if problem := strangers("the expression table", with_rna, "the sheets", known):
+        raise HistillError(
+            problem,
+            mend="set transcriptome.matrix.patient to tcga for TCGA barcodes, or give the table a column patient_id",
+        )
+    alone = sorted(with_rna - known)
+    warnings = []
+    if alone:
+        warnings.append(
+            f"{len(alone)} of {len(with_rna)} patients of the expression table are in no sheet, such as {alone[0]!r}"
+        )
+    if with_rna and with_slides and not with_rna & with_slides:
+        warnings.append("no patient has both a slide and a transcriptome")
+    return warnings
+
+
+def _missing_outcomes(usable: dict[str, list[str]], sheets: Sheets) -> Iterator[str]:
+    """Warnings about classes, or events, that no patient with a usable slide has: no model of slides can learn them."""
+    rows = sheets.clinical.rows
+    for task in sheets.tasks.values():
+        outcomes = {p: label for p, row in rows.items() if (label := task.label(row)) is not None}
+        if task.type == "survival":
+            outcomes = {patient: "event" for patient, (_, event) in outcomes.items() if event}
+        for name in sorted(set(outcomes.values()) - {name for p, name in outcomes.items() if usable.get(p)}):
+            what = "no event" if task.type == "survival" else f"no patient of class '{name}'"
+            yield f"task '{task.name}': {what} among the patients with a usable slide"
 
 
 def _sites(patients: list[str], sheets: Sheets) -> list[str | None]:

@@ -12,7 +12,8 @@ import numpy as np
 import histill
 from histill.demo.design import EXPRESSED, EXPRESSION, DemoPatient, stream
 from histill.errors import HistillError
-from histill.transcriptome.gene_sets import SHIPPED, SUBSPACES, members, read_gmt
+from histill.subspaces import SUBSPACES
+from histill.transcriptome.gene_sets import SHIPPED, members, read_gmt
 
 BACKGROUND = Path(histill.__file__).parent / "resources" / "demo" / "background_genes.txt"
 MEDIAN_COUNT = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -21,7 +20,7 @@ from histill.demo.design import (
     slide_rows,
 )
 from histill.demo.expression import background_genes, counts, programme_genes, write_counts
-from histill.provenance import atomic_file
+from histill.provenance import atomic_file, write_csv
 
 TRUTH_COLUMNS = (
     "patient_id",
@@ -90,11 +89,11 @@ def make(options: dict[str, Any], folder: Path, *, workers: int = 1) -> None:
 
     with atomic_file(folder / "expression.tsv.gz") as part:
         write_counts(part, *table)
-    _write_csv(folder / "clinical.csv", CLINICAL_COLUMNS, clinical_rows(patients))
-    _write_csv(folder / "truth.csv", TRUTH_COLUMNS, _truth_rows(patients))
+    write_csv(folder / "clinical.csv", CLINICAL_COLUMNS, clinical_rows(patients))
+    write_csv(folder / "truth.csv", TRUTH_COLUMNS, _truth_rows(patients))
     with atomic_file(folder / "README.txt") as part:
         part.write_text(_readme(options, patients, slides), encoding="utf-8")
-    _write_csv(folder / "slides.csv", SLIDE_COLUMNS, slide_rows(patients, folder))
+    write_csv(folder / "slides.csv", SLIDE_COLUMNS, slide_rows(patients, folder))
 
 
 def paint_slide(slide: DemoSlide, folder: Path) -> None:
@@ -146,10 +145,3 @@ def _readme(options: dict[str, Any], patients: tuple[DemoPatient, ...], slides: 
         no_slide=sum(not patient.slides for patient in patients),
         no_outcome=sum(patient.diagnosis is None for patient in patients),
     )
-
-
-def _write_csv(path: Path, columns: tuple[str, ...], rows: list[dict[str, str]]) -> None:
-    with atomic_file(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n", restval="")
-        writer.writeheader()
-        writer.writerows(rows)

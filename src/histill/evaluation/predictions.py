@@ -15,6 +15,7 @@ from histill.methods.train import KINDS, run_folder
 from histill.provenance import read_json
 from histill.stages import MODELS
 
+_MEND_STALE = "delete the folder of this model and train it again with the present cohort/folds.json"
 _SUM_TOLERANCE = 1e-3  # probabilities come out of a float32 or bfloat16 softmax
 
 
@@ -149,6 +150,12 @@ def _read_file(path: Path, model: Model, outcomes: Outcomes, fold: int) -> tuple
     needed = set(model.inputs.split("+"))
     rows = zip(table["patient_id"], table["split"], table["modalities"], values, strict=True)
     for patient, split, modalities, value in rows:
+        if split in ("train", "validation") and outcomes.fold.get(patient) == fold:
+            raise HistillError(
+                f"{path}: patient '{patient}' is in its {split} split but is to be tested in fold {fold}; "
+                "the model has seen the patient",
+                mend=_MEND_STALE,
+            )
         if split not in ("train", "test") or not needed <= set(modalities.split("+")):
             continue
         _check_value(value, f"{path}: patient '{patient}'", outcomes.type)
@@ -159,7 +166,7 @@ def _read_file(path: Path, model: Model, outcomes: Outcomes, fold: int) -> tuple
             raise HistillError(
                 f"{path}: patient '{patient}' is in its test split but belongs to fold {outcomes.fold.get(patient)}, "
                 f"not {fold}; the score would be of a patient the model has seen",
-                mend="delete the folder of this model and train it again with the present cohort/folds.json",
+                mend=_MEND_STALE,
             )
         if patient in test:
             raise HistillError(f"{path}: patient '{patient}' is predicted twice in the test split", mend=mend)

@@ -17,18 +17,19 @@ GROUPS = {10.0: "10x", 20.0: "20x"}
 _SHORT_ATTRIBUTE = 16  # values; longer attributes are data, not settings
 
 
-def peek(path: str) -> tuple[int, str] | None:
-    """Feature dimension and group of an HDF5 file, or None: what is wrong with it is told when it is read."""
+def peek(path: str) -> tuple[int | None, str | None]:
+    """Feature dimension and group of an HDF5 file; None for what cannot be told, which reading it then explains."""
     import h5py
 
+    dim = None
     try:
         with h5py.File(path) as handle:
             array = next((handle[key] for key in FEATURE_KEYS if _is_array(handle.get(key))), None)
-            if array is None or not _is_array(handle.get("coords")):
-                return None
-            return int(array.shape[-1]), level(path, _attributes(handle, handle["coords"], array))[0]
+            dim = None if array is None else int(array.shape[-1])
+            settings = [item for item in (handle, handle.get("coords"), array) if hasattr(item, "attrs")]
+            return dim, level(path, _attributes(*settings))[0]
     except (OSError, SlideError):
-        return None
+        return dim, None
 
 
 def _is_array(item: Any) -> bool:
@@ -66,7 +67,9 @@ def read_bag(slide: Slide) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
         )
     for name, array in ((key, x), ("coords", coords)):
         if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
-            raise SlideError(f"{slide.path}: '{name}' is of type {array.dtype}, not numbers", mend="export it as float32")
+            raise SlideError(
+                f"{slide.path}: '{name}' is of type {array.dtype}, not numbers", mend="export it as float32"
+            )
     if x.shape[1] == 0:
         raise SlideError(f"{slide.path}: '{key}' has no columns (shape {x.shape})", mend="extract the slide again")
     with np.errstate(over="ignore"):  # beyond float32 is infinite, and flagged as such

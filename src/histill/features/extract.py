@@ -20,10 +20,12 @@ from histill.encoders.build import Encoder, build
 from histill.errors import SlideError
 from histill.features.store import Group, store_path, write_store
 from histill.provenance import EMPTY, Receipt, digest, file_digest, read_json, tree_digest
+from histill.slides.grid import MPP_10X, MPP_20X
 from histill.slides.readers import SlideReader, open_slide
+from histill.slides.table import read as read_tiles
 from histill.stages import recipe
 
-MAGNIFICATIONS = {"10x": 1.0, "20x": 0.5}  # µm per pixel
+MAGNIFICATIONS = {"10x": MPP_10X, "20x": MPP_20X}  # µm per pixel
 CHILDREN = 4
 
 
@@ -143,18 +145,16 @@ def extract(slide: Slide, results: Path, encoder: Encoder, size: int, batch_size
 
 def _kept_tiles(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """Columns of the kept tiles by magnification; 20x rows ordered by parent, four each."""
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(path, columns=["magnification", "x", "y", "width", "height", "tissue", "keep", "parent"])
-    columns = {name: table[name].to_numpy() for name in table.column_names}
-    columns["tile"] = np.arange(len(table), dtype=np.int32)
+    columns = read_tiles(path)
+    columns["tile"] = np.arange(len(columns["x"]), dtype=np.int32)
     fine, coarse = columns["magnification"] == "20x", columns["magnification"] == "10x"
-    keep = columns["keep"].astype(bool)
-    coarse_rows = np.flatnonzero(coarse & keep)
+    coarse_rows = np.flatnonzero(coarse & columns["keep"])
     fine_rows = np.flatnonzero(fine & np.isin(columns["parent"], coarse_rows))
     fine_rows = fine_rows[np.argsort(columns["parent"][fine_rows], kind="stable")]
     if not np.array_equal(columns["parent"][fine_rows], np.repeat(coarse_rows, CHILDREN)):
-        raise SlideError(f"{path.name}: a 10x tile does not have its four 20x children", mend="run: snakemake -R tiles")
+        raise SlideError(
+            f"{path.name}: a 10x tile does not have its four 20x children", mend="run: snakemake -R tiles_batch"
+        )
     return {
         name: {key: values[rows] for key, values in columns.items()}
         for name, rows in (("10x", coarse_rows), ("20x", fine_rows))

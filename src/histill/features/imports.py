@@ -83,6 +83,8 @@ def import_table(
         return {"row": hashlib.sha256(content).hexdigest()[:20]}
 
     def work(vector: SlideVector, receipt: Receipt) -> None:
+        # First of all: what is quarantined below still belongs to a patient.
+        receipt.info = _info(vector.patient_id, name, len(features), path)
         missing = int(np.isnan(vector.values).sum())
         if missing == len(features):
             raise SlideError(f"{path}: slide '{vector.slide_id}' has no value", mend="fill its row or remove it")
@@ -96,7 +98,6 @@ def import_table(
         )
         _store(receipt, results, name, {"slide": group}, {"encoder": name, "source": Path(path).name})
         receipt.counts = {"slide": 1, "missing_values": missing}
-        receipt.info = _info(vector.patient_id, name, len(features), path)
 
     return run_batch("features", vectors, work, results=results, recipe=recipe, inputs=inputs, on_error=on_error)
 
@@ -168,8 +169,10 @@ def import_bags(
     Rows with a value that is not finite are flagged (`valid` False, zeros). X is float16 where every value fits.
     """
     results = Path(results)
-    kinds = Counter(kind for slide in slides if (kind := peek(slide.path)) is not None)
-    common_dim, common_level = kinds.most_common(1)[0][0] if kinds else (0, "")
+    seen = [peek(slide.path) for slide in slides]
+    dims = Counter(dim for dim, _ in seen if dim is not None)
+    groups = Counter(group for dim, group in seen if dim is not None and group is not None)
+    common_dim, common_group = (counter.most_common(1)[0][0] if counter else None for counter in (dims, groups))
 
     def inputs(slide: Slide) -> dict[str, str]:
         check_file(Path(slide.path))
@@ -178,12 +181,17 @@ def import_bags(
     def work(slide: Slide, receipt: Receipt) -> None:
         x, spatial, attributes = read_bag(slide)
         rows, dim = x.shape
-        magnification, warning = level(slide.path, attributes)
-        if (dim, magnification) != (common_dim, common_level):
+        if dim != common_dim:
             raise SlideError(
-                f"{slide.path}: features have {dim} dimensions at {magnification}, those of "
-                f"{kinds[common_dim, common_level]} other slides {common_dim} at {common_level}",
-                mend="extract the slide again with the encoder and magnification of the others",
+                f"{slide.path}: features have {dim} dimensions, those of {dims[common_dim]} other slides {common_dim}",
+                mend="extract the slide again with the encoder of the others",
+            )
+        magnification, warning = level(slide.path, attributes)
+        if magnification != common_group:
+            raise SlideError(
+                f"{slide.path}: features are of {magnification}, those of {groups[common_group]} other slides of "
+                f"{common_group}",
+                mend="extract the slide again at the magnification of the others, or import the two as two encoders",
             )
         valid = np.isfinite(x).all(axis=1)
         x[~valid] = 0

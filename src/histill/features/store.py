@@ -101,7 +101,7 @@ def _open(path: str | Path) -> Any:
     try:
         return zarr.open_group(path, mode="r")
     except (FileNotFoundError, ValueError, KeyError) as error:
-        mend = "run: snakemake features"
+        mend = "run: snakemake -R features_batch (imported features: snakemake -R features)"
         raise HistillError(f"feature store {path} cannot be opened: {error}", mend=mend) from None
 
 

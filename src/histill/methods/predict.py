@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from histill.cohort.tasks import Task
-from histill.transcriptome.gene_sets import SUBSPACES
 from histill.data.fold import Cohort
 from histill.errors import HistillError
 from histill.methods.checkpoint import INPUTS, Checkpoint
 from histill.methods.train import KINDS, linear_inputs, run_folder, runs
 from histill.provenance import atomic_file, digest, file_digest, read_json, write_json
 from histill.stages import MODELS, recipe
+from histill.subspaces import SUBSPACES
 
 
 def run(*, task: str, config: dict[str, Any], results: str | Path, log=print) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from histill.cohort.tasks import Task
-from histill.transcriptome.gene_sets import SUBSPACES
 from histill.data.fold import TRAIN, VALIDATION, Cohort, Labels, fit_expression, fit_features
 from histill.errors import HistillError
 from histill.methods.checkpoint import INPUTS, Checkpoint
 from histill.provenance import read_json, write_json
 from histill.stages import MODELS, model_recipe
+from histill.subspaces import SUBSPACES
 
 # Method and stage -> kind of checkpoint.
 KINDS = {

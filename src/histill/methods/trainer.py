@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
 import logging
 import warnings
 from pathlib import Path
@@ -17,7 +16,7 @@ from histill.data.module import BagDataModule
 from histill.device import resolve
 from histill.errors import HistillError
 from histill.methods.module import SupervisedModule
-from histill.provenance import atomic_file
+from histill.provenance import write_csv
 
 MONITOR = "validation_loss"
 
@@ -75,11 +74,7 @@ def fit(
         deterministic=True,
     )
     trainer.fit(module, data)
-    columns = list(best.curve[0])
-    with atomic_file(curve) as part, open(part, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, columns)
-        writer.writeheader()
-        writer.writerows(best.curve)
+    write_csv(curve, list(best.curve[0]), best.curve)
     weights = {name: value.detach().cpu().numpy() for name, value in best.state.items()}
     return weights, {"best_epoch": best.epoch, "epochs": len(best.curve), MONITOR: best.best}
 

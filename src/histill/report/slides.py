@@ -7,6 +7,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from histill.batches import collect
 from histill.errors import HistillError
 from histill.provenance import EMPTY, OK, QUARANTINED, Receipt, read_json
 
@@ -24,7 +25,7 @@ def read_receipts(results: Path) -> dict[str, list[Receipt]]:
     for stage in SLIDE_STAGES:
         path = results / "receipts" / f"{stage}.json"
         if path.exists():
-            found[stage] = [Receipt(**entry) for entry in read_json(path)["slides"]]
+            found[stage] = collect([path])
     return found
 
 

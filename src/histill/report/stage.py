@@ -12,6 +12,7 @@ from histill.report.page import render
 from histill.report.redact import redact
 from histill.report.wording import verdict
 
+_GROUPS = ("10x", "20x", "slide")  # of a feature store; other counts are no vectors
 _HEADLINE = ("c_index", "auc")  # the metric the summary quotes, by task type
 
 
@@ -77,7 +78,7 @@ def _features(receipts: dict[str, list]) -> dict[str, Any] | None:
     found = [receipt for receipt in receipts.get("features", ()) if receipt.counts]
     if not found:
         return None
-    names = sorted({name for receipt in found for name in receipt.counts} - {"unreadable"})
+    names = [name for name in _GROUPS if any(name in receipt.counts for receipt in found)]
     return {
         "groups": [(name, sum(int(receipt.counts.get(name, 0)) for receipt in found)) for name in names],
         "unreadable": sum(int(receipt.counts.get("unreadable", 0)) for receipt in found),

@@ -16,11 +16,16 @@ def p_value(value: float | None) -> str:
 
 def number(value: float | None, digits: int = 3) -> str:
     """Fixed digits with a true minus sign; an en dash where there is no value."""
-    return "–" if value is None else f"{value:.{digits}f}".replace("-", MINUS)
+    return "–" if value is None else f"{_rounded(value, digits):.{digits}f}".replace("-", MINUS)
 
 
 def signed(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:+.{digits}f}".replace("-", MINUS)
+    return "–" if value is None else f"{_rounded(value, digits):+.{digits}f}".replace("-", MINUS)
+
+
+def _rounded(value: float, digits: int) -> float:
+    """Without the sign of a zero: a difference of −0.0001 is shown as +0.000, not as −0.000."""
+    return round(value, digits) + 0.0
 
 
 def interval(estimate: dict[str, Any], *, sign: bool = False) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from histill import stages
 from histill.batches import run_batch
 from histill.cohort.sheets import Slide
-from histill.errors import SlideError
+from histill.errors import HistillError, SlideError
 from histill.provenance import Receipt, file_digest, fingerprint, read_json, write_json
 from histill.slides import resolution
 from histill.slides.readers import SlideReader, check_file, open_slide
@@ -77,7 +77,7 @@ def describe(
     Raises
     ------
     SlideError
-        As `resolution.resolve`, `resolution.check_target` and `SlideReader.read_region`.
+        As `resolution.resolve`, `resolution.check_size`, `resolution.check_target` and `SlideReader.read_region`.
     """
     name = str(reader.path)
     width, height = reader.dimensions
@@ -86,8 +86,9 @@ def describe(
     span = min(width, max(1, int(probe[0] * scale))), min(height, max(1, int(probe[1] * scale)))
     reader.read_region((width - span[0]) // 2, (height - span[1]) // 2, *span, *probe)
     found = resolution.resolve(reader.properties, reader.vendor, override=override, name=name)
+    resolution.check_size((width, height), (found.x, found.y), name=name)
     allow = config["slides"]["allow_upsampling"]
-    warnings = found.warnings + resolution.check_target(found.x, found.y, allow_upsampling=allow, name=name)
+    coarse = resolution.check_target(found.x, found.y, allow_upsampling=allow, name=name)
     power = reader.properties.get("openslide.objective-power") or reader.properties.get("tiffslide.objective-power")
     facts = {
         "vendor": reader.vendor,
@@ -98,7 +99,7 @@ def describe(
         "mpp": found.as_json(),
         "objective_power": _float(power),
     }
-    return facts, warnings
+    return facts, [*reader.refusals, *found.warnings, *coarse]
 
 
 def slide_file(results: str | Path, slide: str, name: str) -> Path:
@@ -109,10 +110,14 @@ def slide_file(results: str | Path, slide: str, name: str) -> Path:
 def read_slide(results: str | Path, slide: str) -> dict[str, Any]:
     """slide.json of a slide."""
     path = slide_file(results, slide, "slide.json")
-    facts = read_json(path)
+    mend = "run: snakemake -R inspect_batch"
+    try:
+        facts = read_json(path)
+    except HistillError as error:
+        raise SlideError(error.message, mend=mend) from None
     needed = {"width", "height", "mpp", "reader", "fingerprint"}
     if not isinstance(facts, dict) or needed - facts.keys():
-        raise SlideError(f"{path} is no record of a slide", mend="delete it and run the stage inspect again")
+        raise SlideError(f"{path} is no record of a slide", mend=mend)
     return facts
 
 

@@ -55,5 +55,5 @@ def read_picture(path: Path) -> np.ndarray:
     """The overview as uint8 RGB [H, W, 3]."""
     picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if picture is None:
-        raise SlideError(f"{path}: is missing or no picture", mend="delete it and run the stage tissue again")
+        raise SlideError(f"{path}: is missing or no picture", mend="run: snakemake -R tissue_batch")
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)

@@ -6,6 +6,7 @@ a failing read is tried once more on a fresh handle, and the handle is dropped a
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -41,11 +42,14 @@ class SlideReader(Protocol):
         (width, height) of level 0 in pixels.
     levels
         Finest first.
+    refusals
+        What readers tried before said of the file.
     """
 
     name: str
     path: Path
     vendor: str
+    refusals: list[str]
     properties: dict[str, str]
     dimensions: tuple[int, int]
     levels: list[Level]
@@ -66,6 +70,7 @@ class _Reader:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self.refusals: list[str] = []
         self._handle: Any = None
         self._describe(self._open())
 
@@ -145,9 +150,10 @@ class _Reader:
             self.close()
             scale = self.levels[index].downsample
             at = f"x {round(left * scale)}, y {round(top * scale)} (level {index})"
+            mend = "the file is damaged or incomplete: copy or download it again, and compare its checksum"
             raise SlideError(
                 f"{self.path}: pixels at {at} cannot be read: {self.name} says: {_reason(error)}",
-                mend="the file is damaged or incomplete: copy or download it again, and compare its checksum",
+                mend=getattr(error, "mend", mend),
             ) from error
 
     def _new_handle(self) -> Any:
@@ -228,9 +234,12 @@ def open_slide(path: str | Path, reader: str = "auto") -> SlideReader:
     reasons = []
     for name in READERS if reader == "auto" else [reader]:
         try:
-            return READERS[name](path)
+            opened = READERS[name](path)
         except Exception as error:  # every library has its own errors for a file it cannot open
             reasons.append(f"{name} says: {_reason(error)}")
+        else:
+            opened.refusals = [f"read with {name}, since {reason}" for reason in reasons]
+            return opened
     raise SlideError(
         f"{path}: no reader can open it: {'; '.join(reasons)}",
         mend="check that the file is a complete slide; convert it to a pyramidal TIFF (vips tiffsave --pyramid --tile)",
@@ -242,12 +251,14 @@ def check_file(path: Path) -> None:
     if path.is_dir():
         raise SlideError(f"{path}: is a folder, not a slide", mend="name the slide's main file in the column path")
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise SlideError(f"{path}: is no regular file", mend="correct the column path")
         with open(path, "rb"):
             pass
     except OSError as error:
         raise SlideError(f"{path}: cannot be read: {error.strerror}", mend="correct the column path") from None
-    if size == 0:
+    if status.st_size == 0:
         raise SlideError(f"{path}: is empty (0 bytes)", mend="copy or download the file again")
 
 
@@ -263,7 +274,8 @@ def _span(start: int, length: int, full: int, level_full: int, downsample: float
 def _on_white(pixels: np.ndarray) -> np.ndarray:
     """RGB of 8-bit RGB or RGBA pixels, what is transparent composited on white."""
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
-        raise ValueError(f"the pixels are {pixels.dtype} of shape {pixels.shape}, not 8-bit RGB")
+        what = f"the pixels are {pixels.dtype} of shape {pixels.shape}, not 8-bit RGB"
+        raise SlideError(what, mend="convert the slide to 8-bit RGB, or leave it out")
     if pixels.shape[2] == 3:
         return pixels
     colour, alpha = pixels[..., :3], pixels[..., 3:]
@@ -274,4 +286,4 @@ def _on_white(pixels: np.ndarray) -> np.ndarray:
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(getattr(error, "message", str(error)).split()) or type(error).__name__

@@ -18,6 +18,7 @@ MAX_CONFLICT = 0.05
 MAX_POWER_CONFLICT = 0.3
 MAX_UPSAMPLING = 1.10
 FINEST = 0.5  # µm per pixel of the 20x tiles
+LARGEST_MM2 = 20_000.0  # twice the largest glass slides, of 5 x 3 inches
 OBJECTIVE = 10.0  # µm per pixel at objective power 1: 0.25 at 40x
 
 SHEET, TIFF, POWER = "sample sheet", "TIFF resolution tags", "objective power"
@@ -98,6 +99,17 @@ def resolve(properties: dict[str, str], vendor: str, *, override: float | None, 
     ]
     notes += [f"resolutions disagree: {conflict}; the second is used" for conflict in conflicts]
     return Resolution(best.x, best.y, best.source, candidates, conflicts, notes)
+
+
+def check_size(dimensions: tuple[int, int], mpp: tuple[float, float], *, name: str) -> None:
+    """Refuse a slide larger than any glass: its header or its resolution is wrong, and no memory would hold it."""
+    width, height = (side * value / 1000 for side, value in zip(dimensions, mpp, strict=True))
+    if width * height > LARGEST_MM2:
+        raise SlideError(
+            f"{name}: {dimensions[0]} × {dimensions[1]} pixels at {mpp[0]:.4g} × {mpp[1]:.4g} µm would be a slide of "
+            f"{width:,.0f} × {height:,.0f} mm",
+            mend="correct the column mpp of the slide sheet; if it is right, the file is damaged: copy it again",
+        )
 
 
 def check_target(x: float, y: float, *, allow_upsampling: bool, name: str) -> list[str]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from pathlib import Path
 
 from histill.errors import HistillError
-from histill.provenance import atomic_file
+from histill.provenance import write_csv
 
 SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm")
 COLUMNS = ("slide_id", "patient_id", "path")
@@ -50,12 +48,7 @@ def write_sheet(rows: list[dict[str, str]], path: str | Path) -> None:
     path = Path(path)
     if path.exists():
         raise HistillError(f"{path} exists already", mend="name another file with --out, or move it away")
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    with atomic_file(path) as part:
-        part.write_text(text.getvalue(), encoding="utf-8")
+    write_csv(path, COLUMNS, rows)
 
 
 def _safe(stem: str) -> str:

@@ -58,7 +58,7 @@ def read(path: str | Path) -> Columns:
         with pq.ParquetFile(path) as file:
             return from_arrow(file.read(columns=SCHEMA.names))
     except (OSError, pa.ArrowException, KeyError) as error:
-        raise SlideError(f"{path} is no tile table: {error}", mend="delete it and run the stage tiles again") from None
+        raise SlideError(f"{path} is no tile table: {error}", mend="run: snakemake -R tiles_batch") from None
 
 
 def from_arrow(table: pa.Table) -> Columns:

@@ -8,8 +8,8 @@ from typing import Any
 
 import histill
 from histill.errors import HistillError
+from histill.subspaces import SUBSPACES
 
-SUBSPACES = ("tumor", "microenvironment")
 SHIPPED = Path(histill.__file__).parent / "resources" / "gene_sets"
 LOW_COVERAGE = 0.5
 
@@ -110,5 +110,6 @@ def check_coverage(spaces: dict[str, GeneSets], genes: Iterable[str], *, min_gen
             if count["found"] < LOW_COVERAGE * count["total"]
         ]
         if thin:
-            warnings.append(f"{len(thin)} {space} sets have less than half of their genes measured: {', '.join(thin)}")
+            where = f"{len(thin)} of {len(sets)} {space} sets"
+            warnings.append(f"less than half of the genes are measured in {where}: {', '.join(thin)}")
     return warnings

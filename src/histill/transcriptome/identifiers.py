@@ -9,7 +9,8 @@ from functools import cache
 import numpy as np
 
 from histill.errors import HistillError
-from histill.transcriptome.gene_sets import SHIPPED, SUBSPACES, members, read_gmt
+from histill.subspaces import SUBSPACES
+from histill.transcriptome.gene_sets import SHIPPED, members, read_gmt
 
 ENSEMBL = re.compile(r"ENS[A-Z]{0,4}G\d{6,}")
 SYMBOL_ENTREZ = re.compile(r"([^|]+)\|(\d+)")

@@ -184,7 +184,9 @@ def _read_text(path: Path, text_columns: Callable[[list[str]], tuple[list[int], 
         table = read({key: pa.string() for key in keys}, threads=False)
         rows = table[keys[text[0]]].to_pylist() if text else None
         values, problems = _convert(table, [keys[index] for index in numeric], names, rows)
-    return Columns({header[i]: table[keys[i]].to_pylist() for i in text}, values, names, problems)
+    return Columns(
+        {header[i]: [_name(cell) for cell in table[keys[i]].to_pylist()] for i in text}, values, names, problems
+    )
 
 
 def _header(path: Path) -> tuple[list[str], str, int]:
@@ -253,12 +255,12 @@ def _read_parquet(path: Path, text_columns: Callable[[list[str]], tuple[list[int
 
 
 def _name(cell: Any) -> str | None:
-    """Text of an id; pandas holds whole numbers as fractions where one of the column is missing."""
+    """Text of an id without blanks around it; pandas holds whole numbers as fractions where one of them is missing."""
     if isinstance(cell, float):
         if math.isnan(cell):
             return None
         return str(int(cell)) if cell.is_integer() else str(cell)
-    return None if cell is None else str(cell)
+    return None if cell is None else str(cell).strip() or None
 
 
 def _is_text(kind: Any) -> bool:

@@ -180,7 +180,7 @@ def patients(path: str | Path) -> list[str]:
         with h5py.File(path) as handle:
             return [str(patient) for patient in handle["obs/patient_id"].asstr()[:]]
     except (OSError, KeyError) as error:
-        raise HistillError(f"{path} cannot be read: {error}", mend="run: snakemake transcriptome") from None
+        raise HistillError(f"{path} cannot be read: {error}", mend="run: snakemake -R transcriptome") from None
 
 
 def by_patient(path: str | Path) -> tuple[list[str], np.ndarray, list[str]]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from histill.data.fold import Labels
 from histill.data.scaling import WinsorizedScaler
+from histill.errors import HistillError
 
 INNER_FOLDS = 4
 
@@ -80,6 +81,11 @@ class LinearModel:
         solver = _Cox(targets) if labels.task.type == "survival" else _Logistic(targets, labels.classes)
         alpha = solver.choose(scores, options["alphas"])
         coefficients, intercepts = solver.fit(scores, np.arange(len(scores)), alpha)
+        if not np.isfinite(coefficients).all():
+            raise HistillError(
+                f"task '{labels.task.name}': the linear model does not converge with penalty {alpha:g}",
+                mend="give larger methods.linear.alphas",
+            )
         return cls(blocks, coefficients, intercepts, alpha)
 
     def predict(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
@@ -135,7 +141,9 @@ class _Solver(ABC):
             for held in range(INNER_FOLDS):
                 rows, test = np.flatnonzero(part != held), np.flatnonzero(part == held)
                 coefficients, intercepts = self.fit(x, rows, alpha)
-                scores.append(self.score(x[test] @ coefficients + intercepts, test))
+                # Too weak a penalty lets Newton's steps run away on separable data.
+                whole = np.isfinite(coefficients).all()
+                scores.append(self.score(x[test] @ coefficients + intercepts, test) if whole else -np.inf)
             totals.append(np.mean(scores))
         # Ties go to the stronger penalty.
         best = max(totals)
@@ -154,7 +162,8 @@ class _Cox(_Solver):
     def fit(self, x, rows, alpha):
         from sksurv.linear_model import CoxPHSurvivalAnalysis
 
-        model = CoxPHSurvivalAnalysis(alpha=alpha, ties="efron").fit(x[rows], self.outcome[rows])
+        with np.errstate(over="ignore", invalid="ignore"):
+            model = CoxPHSurvivalAnalysis(alpha=alpha, ties="efron").fit(x[rows], self.outcome[rows])
         return model.coef_[:, None], np.zeros(1)
 
     def score(self, linear, rows):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from histill.transcriptome.gene_sets import SUBSPACES
+from histill.subspaces import SUBSPACES
 
 
 def orthogonality(output: dict[str, dict[str, Tensor]]) -> Tensor:

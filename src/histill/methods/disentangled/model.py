@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from histill.transcriptome.gene_sets import SUBSPACES
 from histill.methods.attention import CrossAttention, Gate, Projection, masked_softmax
+from histill.subspaces import SUBSPACES
 
 
 class GeneTokens(nn.Module):

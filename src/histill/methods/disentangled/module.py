@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from histill.transcriptome.gene_sets import SUBSPACES
 from histill.data.fold import Labels
 from histill.methods.disentangled.losses import distil_features, distil_logits, orthogonality
 from histill.methods.module import SupervisedModule
+from histill.subspaces import SUBSPACES
 
 
 class TeacherModule(SupervisedModule):

@@ -1,0 +1,8 @@
+"""The two subspaces of the disentangled method, in the order that tensors keep.
+
+In a module of its own, so that a student can run where the transcriptome package cannot be imported.
+"""
+
+from __future__ import annotations
+
+SUBSPACES = ("tumor", "microenvironment")

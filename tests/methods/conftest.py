@@ -1,0 +1,112 @@
+"""A cohort at feature level with planted factors: what training reads, without pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from histill.cohort import stage as cohort_stage
+from histill.cohort.sheets import Clinical, Sheets, Slide
+from histill.cohort.tasks import Task
+from histill.config import complete
+from histill.features.store import Group, store_path, write_store
+from histill.provenance import Receipt, tree_digest, write_json
+from histill.transcriptome import stage as transcriptome_stage
+from histill.transcriptome.gene_sets import members, subspaces
+
+DIM = 16
+TASKS = {
+    "os": {"type": "survival", "time": "time", "event": "event", "bins": 4},
+    "dx": {"type": "classification", "label": "dx"},
+}
+
+
+def planted_config(results: Path, **model: Any) -> dict[str, Any]:
+    options = {"epochs": 25, "patience": 25, "learning_rate": 2e-3, **model}
+    return complete(
+        {
+            "results": str(results),
+            "cohort": {},
+            "tasks": TASKS,
+            "folds": {"n": 3},
+            "training": {"device": "cpu", "model": options},
+            "methods": {"disentangled": {"model": {"dim": 32}}, "abmil": {"dim": 32}},
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory) -> Callable[..., tuple[Path, dict[str, Any], np.ndarray]]:
+    """Function that writes a planted cohort: returns results folder, config and the true risk of each patient.
+
+    Tumour tiles carry the tumour factor, microenvironment tiles the other one; genes carry both; outcome depends on
+    their sum. `corrupt` names patients whose features and genes are replaced by nonsense.
+    """
+
+    def write(patients: int = 90, corrupt: tuple[str, ...] = ()) -> tuple[Path, dict[str, Any], np.ndarray]:
+        generator = np.random.default_rng(0)
+        results = tmp_path_factory.mktemp("planted")
+        config = planted_config(results)
+        factors = generator.normal(size=(patients, 2))
+        risk = factors.sum(axis=1)
+        ids = [f"P{index:03d}" for index in range(patients)]
+        time = generator.exponential(np.exp(-1.5 * risk))
+        event = (generator.random(patients) < 0.8).astype(int)
+        sheets = Sheets(
+            expression="planted", tasks={name: Task.from_config(name, task) for name, task in TASKS.items()}
+        )
+        rows, receipts = {}, []
+        for index, patient in enumerate(ids):
+            groups = {level: _bag(generator, factors[index], count) for level, count in (("10x", 6), ("20x", 24))}
+            if patient in corrupt:
+                groups = {
+                    level: Group(1e3 * group.x[::-1], group.spatial, group.obs) for level, group in groups.items()
+                }
+            path = store_path("colour-texture", f"{patient}-1")
+            write_store(results / path, groups, {})
+            receipts.append(Receipt(f"{patient}-1", "features", "ok", "r", outputs={path: tree_digest(results / path)}))
+            sheets.slides[f"{patient}-1"] = Slide(f"{patient}-1", patient, "none")
+            rows[patient] = {"time": str(time[index]), "event": str(event[index]), "dx": "ab"[int(risk[index] > 0)]}
+        sheets.clinical = Clinical("clinical.csv", ["patient_id", "time", "event", "dx"], rows)
+        write_json(
+            results / "receipts" / "features.json",
+            {"stage": "features", "slides": [vars(receipt) for receipt in receipts]},
+        )
+        _write_genes(generator, results, config, ids, factors, corrupt)
+        cohort_stage.run(sheets=sheets, config=config, results=results)
+        return results, config, risk
+
+    return write
+
+
+def _bag(generator: np.random.Generator, factors: np.ndarray, count: int) -> Group:
+    kind = np.arange(count) % 3  # tumour, microenvironment, neither
+    x = 0.5 * generator.normal(size=(count, DIM))
+    x[kind == 0, :2] += [3.0, factors[0]]
+    x[kind == 1, 2:4] += [3.0, factors[1]]
+    return Group(x.astype(np.float16), np.zeros((count, 2)), {"valid": np.ones(count, bool)})
+
+
+def _write_genes(generator, results, config, ids, factors, corrupt) -> None:
+    spaces = subspaces(config)
+    genes, columns = [], []
+    for factor, own in zip(factors.T, spaces.values(), strict=True):
+        for gene in members(own)[:30]:
+            if gene not in genes:
+                genes.append(gene)
+                columns.append(5 + factor + 0.7 * generator.normal(size=len(ids)))
+    matrix = np.column_stack(columns)
+    for index, patient in enumerate(ids):
+        if patient in corrupt:
+            matrix[index] = 1e4
+    # Every fifth patient has no RNA.
+    kept = [index for index in range(len(ids)) if index % 5]
+    content = transcriptome_stage.write(
+        results / transcriptome_stage.OUTPUT, matrix[kept], [ids[i] for i in kept], [ids[i] for i in kept], genes, {}
+    )
+    receipt = {"stage": "transcriptome", "inputs": {"gene_sets": "x"}, "outputs": {"expression": content}}
+    write_json(results / "receipts" / "transcriptome.json", receipt)
