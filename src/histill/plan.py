@@ -128,7 +128,13 @@ def _check_folds(config: dict[str, Any], sheets: Sheets) -> list[str]:
 def _check_encoder(config: dict[str, Any]) -> list[str]:
     options = config["features"]
     if options["source"] != "extract":
-        return []
+        if options["encoder"] not in recipes.registry():
+            return []
+        # Imports under an encoder's own name would lie among, and pass for, what histill extracted.
+        return [
+            f"config key 'features.encoder': '{options['encoder']}' is an encoder of histill; imported features need a "
+            "name of their own that says where they come from, such as 'uni-trident'"
+        ]
     try:
         recipes.check(
             options["encoder"],

@@ -70,6 +70,12 @@ def test_scores_are_scaled_and_never_more_than_the_data_carry():
     assert Block.fit(np.ones((12, 4)), 8).transform(np.ones((2, 4))).shape == (2, 1)
 
 
+def test_few_late_events_do_not_stop_the_choice_of_the_penalty():
+    _, inputs, outcome = data()
+    few = [(time + 10 * (index < 2), int(index < 2)) for index, (time, _) in enumerate(outcome)]
+    assert np.isfinite(LinearModel.fit(inputs, SURVIVAL, few, OPTIONS).predict(inputs)).all()
+
+
 def test_time_zero_is_a_time():
     _, inputs, outcome = data()
     outcome[0] = (0.0, 1)

@@ -162,7 +162,10 @@ class _Cox(_Solver):
     def fit(self, x, rows, alpha):
         from sksurv.linear_model import CoxPHSurvivalAnalysis
 
-        with np.errstate(over="ignore", invalid="ignore"):
+        # An inner fold without an event says nothing about hazards.
+        if not self.strata[rows].any():
+            return np.zeros((x.shape[1], 1)), np.zeros(1)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             model = CoxPHSurvivalAnalysis(alpha=alpha, ties="efron").fit(x[rows], self.outcome[rows])
         return model.coef_[:, None], np.zeros(1)
 

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+from histill import plan
+from histill.errors import ConfigError
+
+
+def options(tmp_path, **features):
+    (tmp_path / "table.csv").write_text("slide_id,patient_id,a\ns,p,1\n")
+    return {
+        "results": str(tmp_path / "r"),
+        "cohort": {},
+        "features": {"source": "table", "table": str(tmp_path / "table.csv"), **features},
+    }
+
+
+def test_imports_need_a_name_of_their_own(tmp_path):
+    assert plan.load(options(tmp_path, encoder="elsewhere")).imports
+    for features in ({}, {"encoder": "uni"}):
+        with pytest.raises(ConfigError, match="a name of their own"):
+            plan.load(options(tmp_path, **features))
+
+
+def test_methods_that_need_rna_are_named(tmp_path):
+    (tmp_path / "clinical.csv").write_text("patient_id,dx\n" + "".join(f"p{i},{'ab'[i % 2]}\n" for i in range(12)))
+    config = options(tmp_path, encoder="elsewhere")
+    config["cohort"] = {"clinical": str(tmp_path / "clinical.csv")}
+    config["tasks"] = {"dx": {"type": "classification", "label": "dx"}}
+    with pytest.raises(ConfigError) as caught:
+        plan.load(config)
+    named = [method for method in plan.NEEDS_RNA if f"'{method}' needs transcriptomes" in str(caught.value)]
+    assert named == list(plan.NEEDS_RNA)
+    assert plan.load({**config, "methods": {"run": ["wsi-only", "linear-slide"]}})
+
+
+def test_demo_plan_knows_its_files(tmp_path):
+    checked = plan.load({"results": str(tmp_path), "demo": {}})
+    assert sum(len(slides) for slides in checked.batches.values()) == len(checked.sheets.slides) >= 48
+    assert checked.encoder_gpus() == 0
+    assert all(path.startswith(str(tmp_path)) for path in checked.sheet_files())
+    assert not list(tmp_path.iterdir())
