@@ -67,9 +67,10 @@ def validate(config: ConfigOption = DEFAULT_CONFIG) -> None:
 @demo_app.command("make")
 def demo_make(
     config: ConfigOption = DEFAULT_CONFIG,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder; <results>/demo without it.")] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that paint slides.")] = 1,
 ) -> None:
-    """Make the synthetic cohort of the config below its results folder."""
+    """Make the synthetic cohort of the config: slides, sheets, counts."""
     from histill import config as configuration
     from histill.demo.make import make
     from histill.errors import HistillError
@@ -77,7 +78,7 @@ def demo_make(
     options = configuration.load(config)
     if "demo" not in options:
         raise HistillError(f"{config} has no key 'demo'", mend="add 'demo: {}' in place of 'cohort'")
-    make(options["demo"], Path(options["results"]) / "demo", workers=workers)
+    make(options["demo"], out or Path(options["results"]) / "demo", workers=workers)
 
 
 def _slide_stage(stage: str, run, config: Path, batch: str | None, out: Path | None) -> None:
@@ -123,12 +124,27 @@ def features_extract(config: ConfigOption = DEFAULT_CONFIG, batch: BatchOption =
 
 
 @features_app.command("import")
-def features_import(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Import features made elsewhere: one table, or HDF5 bags (features.source in the config)."""
+def features_import(
+    config: ConfigOption = DEFAULT_CONFIG,
+    table: Annotated[
+        Path | None, typer.Option("--table", help="Table of one vector a slide, without a config.")
+    ] = None,
+    bags: Annotated[Path | None, typer.Option("--bags", help="slides.csv of HDF5 bags, without a config.")] = None,
+    name: Annotated[str, typer.Option("--name", help="Where the features come from.")] = "imported",
+    results: Annotated[Path, typer.Option("--results", help="Results folder.")] = Path("results"),
+) -> None:
+    """Import features made elsewhere: one table, or HDF5 bags, as the config or --table or --bags says."""
     from histill import plan
+    from histill.errors import HistillError
     from histill.features import imports
 
-    checked = plan.load(config)
+    if table and bags:
+        raise HistillError("--table and --bags are two kinds of import", mend="give one of them")
+    given: dict | Path = config
+    if table or bags:
+        features = {"source": "table" if table else "bags", "encoder": name, "table": str(table) if table else None}
+        given = {"results": str(results), "cohort": {"slides": str(bags) if bags else None}, "features": features}
+    checked = plan.load(given)
     imports.run(config=checked.config, results=checked.results, sheets=checked.sheets)
 
 

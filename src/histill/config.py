@@ -75,7 +75,7 @@ def read(path: str | Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise HistillError(f"{path} is not UTF-8 text (byte {error.start})", mend="save the file as UTF-8") from None
     try:
-        config = json.loads(text) if str(path).endswith(".json") else yaml.load(text, Loader)
+        config = json.loads(text) if str(path).endswith(".json") else Loader(text).get_single_data()
     except (ValueError, yaml.YAMLError) as error:
         mend = "check indentation and quotes" + ("; indent with spaces, not tabs" if "'\\t'" in str(error) else "")
         raise HistillError(f"{path} is not valid YAML: {error}", mend=mend) from None

@@ -7,6 +7,7 @@ a failing read is tried once more on a fresh handle, and the handle is dropped a
 from __future__ import annotations
 
 import stat
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -63,7 +64,7 @@ class SlideReader(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
-class _Reader:
+class _Reader(ABC):
     """Level choice, resampling, white outside the slide, and recovery; subclasses open a file and read from a level."""
 
     name: str
@@ -156,14 +157,17 @@ class _Reader:
                 mend=getattr(error, "mend", mend),
             ) from error
 
+    @abstractmethod
     def _new_handle(self) -> Any:
-        raise NotImplementedError
+        """Open the file."""
 
+    @abstractmethod
     def _describe(self, handle: Any) -> None:
-        raise NotImplementedError
+        """Fill in vendor, properties and levels."""
 
+    @abstractmethod
     def _read_level(self, handle: Any, index: int, left: int, top: int, width: int, height: int) -> np.ndarray:
-        raise NotImplementedError
+        """Pixels [height, width, 3 or 4] of a level, in its own coordinates."""
 
 
 class OpenSlideReader(_Reader):
