@@ -54,3 +54,23 @@ def test_fusion_is_the_mean_over_what_is_there():
     torch.testing.assert_close(both, (logits["10x"].softmax(-1) + logits["20x"].softmax(-1)) / 2)
     one = fuse(logits, {"10x": torch.tensor([True, True]), "20x": torch.tensor([True, False])}, survival=False)
     torch.testing.assert_close(one[1], logits["10x"][1].softmax(-1))
+
+
+def test_losses_are_computed_in_single_precision():
+    """Half-precision logits, as mixed precision gives them, are widened before the likelihood."""
+    from histill.cohort.tasks import Task
+    from histill.data.fold import Labels
+    from histill.methods.module import SupervisedModule
+
+    class Half(torch.nn.Module):
+        def forward(self, batch):
+            return {"logits": {"10x": torch.full((2, 4), -9.0, dtype=torch.bfloat16)}}
+
+    labels = Labels(Task("os", "survival", ("t", "e")))
+    module = SupervisedModule(Half(), labels, learning_rate=1e-3, weight_decay=0.0)
+    batch = {
+        "mask": {"10x": torch.ones(2, 3, dtype=torch.bool)},
+        "targets": {"label": torch.tensor([3, 3]), "event": torch.tensor([0, 0])},
+    }
+    expected = -4 * torch.log1p(-torch.sigmoid(torch.tensor(-9.0)))
+    torch.testing.assert_close(module.losses(batch)["fused"], expected.expand(2), rtol=1e-3, atol=0)

@@ -31,6 +31,8 @@ class SupervisedModule(lightning.LightningModule):
     def losses(self, batch: dict) -> dict[str, Tensor]:
         """Every term, one value a patient [B]."""
         output = self.model(batch)
+        # Under mixed precision a hazard near 0 would round its complement to 1 in half precision.
+        output["logits"] = {level: logits.float() for level, logits in output["logits"].items()}
         label, event = batch["targets"]["label"], batch["targets"]["event"]
         present = {level: mask.any(dim=-1) for level, mask in batch["mask"].items()}
         predicted = {level: probabilities(logits, self.survival) for level, logits in output["logits"].items()}
