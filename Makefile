@@ -4,7 +4,9 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3 2>/dev/null))
+# The first Python of 3.11 or newer that runs.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 
 run: $(VENV)/.ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores all
