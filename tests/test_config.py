@@ -99,7 +99,7 @@ def test_numbers_have_one_spelling():
     assert complete["training"]["model"]["learning_rate"] == 1e-4  # YAML 1.1 reads 1e-4 as text
     for value, kind in ((complete["training"]["model"]["epochs"], int), (complete["tiles"]["overlap"], float)):
         assert type(value) is kind
-    assert "'224' is not" in problems({"results": "r", "demo": {}, "tiles": {"size": "224"}})[0]
+    assert "224.5 is not" in problems({"results": "r", "demo": {}, "tiles": {"size": "224.5"}})[0]
 
 
 @pytest.mark.parametrize(
@@ -158,3 +158,24 @@ def test_byte_order_mark_windows_lines_and_merge_keys_are_harmless(tmp_path):
     text = "demo: &d {seed: 3}\r\nfolds: {<<: *d, n: 3}\r\nresults: r\r\n"
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert config.load(path)["folds"] == {"n": 3, "seed": 3, "file": None}
+
+
+def test_text_of_the_command_line_becomes_what_the_schema_wants():
+    """Snakemake's --config hands nested values over as text."""
+    complete = config.complete(
+        {
+            "results": "r",
+            "demo": {"patients": "24"},
+            "tiles": {"overlap": "0.25", "size": "256"},
+            "features": {"allow_off_recipe": "true", "table": "null"},
+            "seeds": ["0", "1"],
+        }
+    )
+    assert complete["tiles"]["overlap"] == 0.25
+    assert complete["tiles"]["size"] == 256
+    assert complete["demo"]["patients"] == 24
+    assert complete["features"]["allow_off_recipe"] is True
+    assert complete["features"]["table"] is None
+    assert complete["seeds"] == [0, 1]
+    for wrong in ("0.25x", "", "1_0", "٣", "0x10"):
+        assert "tiles.overlap" in problems({"results": "r", "demo": {}, "tiles": {"overlap": wrong}})[0]

@@ -14,7 +14,7 @@ from typing import Any
 from histill.errors import ConfigError, HistillError
 
 SCHEMAS = Path(__file__).parent / "schemas"
-EXPONENT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+")  # YAML 1.1 takes 1e-4 for text, 1.0e-4 for a number
+NUMBER = re.compile(r"[-+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]+)?")
 UNSAFE = re.compile(r"""[\x00-\x1f\x7f{}\\*?"'`$;&|<>!\[\]]|^-|^~|^\s|\s$|://""")
 
 
@@ -91,7 +91,7 @@ def _fill(value: Any, form: dict[str, Any]) -> Any:
     if isinstance(value, list) and "items" in form:
         return [_fill(item, form["items"]) for item in value]
     if not isinstance(value, dict):
-        return _number(value, form.get("type"))
+        return _scalar(value, form.get("type"))
     properties = form.get("properties", {})
     for key, sub in properties.items():
         if key not in value and "default" in sub:
@@ -105,11 +105,18 @@ def _fill(value: Any, form: dict[str, Any]) -> Any:
     return value
 
 
-def _number(value: Any, kind: str | None) -> Any:
-    """One spelling a number, whatever the file's: 224.0 tiles are 224, and an overlap of 0 is 0.0 in every recipe."""
+def _scalar(value: Any, kind: Any) -> Any:
+    """The value as the schema's type: `--config 'tiles={"overlap": 0.25}'` reaches us as text, and so does YAML's 1e-4.
+
+    One spelling a number, whatever the file's: 224.0 tiles are 224, and an overlap of 0 is 0.0 in every recipe.
+    """
+    if kind == "boolean" and value in ("true", "false"):
+        return value == "true"
+    if isinstance(kind, list) and "null" in kind and value == "null":
+        return None
     if kind not in ("integer", "number") or isinstance(value, bool):
         return value
-    if isinstance(value, str) and EXPONENT.fullmatch(value):
+    if isinstance(value, str) and NUMBER.fullmatch(value):
         value = float(value)
     if kind == "number" and isinstance(value, int) and abs(value) < 2**53:
         return float(value)
