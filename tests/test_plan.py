@@ -4,6 +4,7 @@ import pytest
 
 from histill import plan
 from histill.errors import ConfigError
+from histill.stages import MODELS
 
 
 def options(tmp_path, **features):
@@ -29,8 +30,8 @@ def test_methods_that_need_rna_are_named(tmp_path):
     config["tasks"] = {"dx": {"type": "classification", "label": "dx"}}
     with pytest.raises(ConfigError) as caught:
         plan.load(config)
-    named = [method for method in plan.NEEDS_RNA if f"'{method}' needs transcriptomes" in str(caught.value)]
-    assert named == list(plan.NEEDS_RNA)
+    named = [method for method in MODELS if f"'{method}' needs transcriptomes" in str(caught.value)]
+    assert named == ["disentangled", "linear-rna", "linear-both"]
     assert plan.load({**config, "methods": {"run": ["wsi-only", "linear-slide"]}})
 
 
@@ -38,5 +39,7 @@ def test_demo_plan_knows_its_files(tmp_path):
     checked = plan.load({"results": str(tmp_path), "demo": {}})
     assert sum(len(slides) for slides in checked.batches.values()) == len(checked.sheets.slides) >= 48
     assert checked.encoder_gpus() == 0
+    assert [checked.training_gpus(method) for method in ("disentangled", "abmil", "linear-both")] == [1, 1, 0]
+    assert checked.prediction_gpus() == 1
     assert all(path.startswith(str(tmp_path)) for path in checked.sheet_files())
     assert not list(tmp_path.iterdir())

@@ -13,11 +13,9 @@ from histill.cohort import sheets as sampling
 from histill.cohort.sheets import Sheets, Slide
 from histill.encoders import recipes
 from histill.errors import ConfigError, HistillError
+from histill.magnifications import MAGNIFICATIONS
 from histill.provenance import digest
 from histill.stages import MODELS
-
-EXTRACTED = {"10x": 1.0, "20x": 0.5}  # µm per pixel
-NEEDS_RNA = ("disentangled", "linear-rna", "linear-both")
 
 
 @dataclass
@@ -82,9 +80,13 @@ class Plan:
         network = recipes.get(self.config["features"]["encoder"]).builder != "descriptor"
         return int(network and self.config["features"]["device"] != "cpu")
 
-    def training_gpus(self) -> int:
-        """GPUs a training job asks for."""
-        return int(self.config["training"]["device"] != "cpu")
+    def training_gpus(self, method: str) -> int:
+        """GPUs a training job of a method asks for; linear models have no use for one."""
+        return int(self.config["training"]["device"] != "cpu" and not method.startswith("linear"))
+
+    def prediction_gpus(self) -> int:
+        """GPUs a prediction job asks for: as the most demanding of its models."""
+        return max(self.training_gpus(method) for method in self.config["methods"]["run"])
 
     def training_stages(self) -> list[tuple[str, str]]:
         """(method, stage) of everything the config trains."""
@@ -139,7 +141,7 @@ def _check_encoder(config: dict[str, Any]) -> list[str]:
         recipes.check(
             options["encoder"],
             tile_size=config["tiles"]["size"],
-            mpps=EXTRACTED,
+            mpps=MAGNIFICATIONS,
             allow_off_recipe=options["allow_off_recipe"],
         )
     except HistillError as error:
@@ -154,5 +156,5 @@ def _check_methods(config: dict[str, Any]) -> list[str]:
         f"config key 'methods.run': '{method}' needs transcriptomes; name the table in cohort.expression, "
         "or leave the method out"
         for method in config["methods"]["run"]
-        if method in NEEDS_RNA
+        if any("rna" in node.reads for node in MODELS[method].values())
     ]

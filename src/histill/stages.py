@@ -49,20 +49,59 @@ STAGES = {
     "report": Stage(1, ("report",)),
 }
 
-# What can be trained: method -> stage -> Stage. `after` names stages of the same method.
+
+@dataclass(frozen=True)
+class ModelStage(Stage):
+    """A stage that trains.
+
+    Attributes
+    ----------
+    kind
+        What is trained; stages of one kind have the same network.
+    reads
+        What it needs of a patient, in training and in prediction: `slide`, `rna`.
+    """
+
+    kind: str = ""
+    reads: tuple[str, ...] = ()
+
+
+# What can be trained: method -> stage. `after` names stages of the same method.
 _SHARED = ("training.model", "tasks.{task}")
 _GENES = ("transcriptome.gene_sets", "transcriptome.transform")
-MODELS: dict[str, dict[str, Stage]] = {
+MODELS: dict[str, dict[str, ModelStage]] = {
     "disentangled": {
-        "teacher": Stage(1, (*_SHARED, *_GENES, "methods.disentangled.model", "methods.disentangled.teacher")),
-        "student": Stage(1, (*_SHARED, "methods.disentangled.model", "methods.disentangled.student"), ("teacher",)),
+        "teacher": ModelStage(
+            1,
+            (*_SHARED, *_GENES, "methods.disentangled.model", "methods.disentangled.teacher"),
+            kind="teacher",
+            reads=("slide", "rna"),
+        ),
+        "student": ModelStage(
+            1,
+            (*_SHARED, "methods.disentangled.model", "methods.disentangled.student"),
+            ("teacher",),
+            kind="student",
+            reads=("slide",),
+        ),
     },
-    "wsi-only": {"train": Stage(1, (*_SHARED, "methods.disentangled.model"))},
-    "abmil": {"train": Stage(1, (*_SHARED, "methods.abmil"))},
-    "linear-slide": {"train": Stage(1, (*_SHARED, "methods.linear"))},
-    "linear-rna": {"train": Stage(1, (*_SHARED, *_GENES, "methods.linear"))},
-    "linear-both": {"train": Stage(1, (*_SHARED, *_GENES, "methods.linear"))},
+    "wsi-only": {
+        "train": ModelStage(1, (*_SHARED, "methods.disentangled.model"), kind="student", reads=("slide",)),
+    },
+    "abmil": {"train": ModelStage(1, (*_SHARED, "methods.abmil"), kind="abmil", reads=("slide",))},
+    "linear-slide": {
+        "train": ModelStage(1, (*_SHARED, "methods.linear"), kind="linear-slide", reads=("slide",)),
+    },
+    "linear-rna": {
+        "train": ModelStage(1, (*_SHARED, *_GENES, "methods.linear"), kind="linear-rna", reads=("rna",)),
+    },
+    "linear-both": {
+        "train": ModelStage(1, (*_SHARED, *_GENES, "methods.linear"), kind="linear-both", reads=("slide", "rna")),
+    },
 }
+
+# Kind of model -> what it needs of a patient.
+READS = {node.kind: node.reads for nodes in MODELS.values() for node in nodes.values()}
 
 
 def select(config: dict[str, Any], key: str) -> Any:

@@ -38,7 +38,7 @@ rule train_runs:
     resources:
         mem_mb=8000,
         runtime=720,
-        gpu=PLAN.training_gpus(),
+        gpu=lambda wildcards: PLAN.training_gpus(wildcards.method),
     params:
         recipe=training_recipe,
         seeds=PLAN.config["seeds"],
@@ -59,7 +59,7 @@ rule predict:
     resources:
         mem_mb=8000,
         runtime=120,
-        gpu=PLAN.training_gpus(),
+        gpu=PLAN.prediction_gpus(),
     params:
         recipe=lambda wildcards: stages.recipe("predict", PLAN.config, task=wildcards.task),
     shell:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from histill.errors import HistillError
-from histill.methods.checkpoint import INPUTS
-from histill.methods.train import KINDS, run_folder
+from histill.methods.train import run_folder
 from histill.provenance import read_json
 from histill.stages import MODELS
 
@@ -33,7 +32,7 @@ class Model:
     @property
     def inputs(self) -> str:
         """`slide`, `rna` or `slide+rna`."""
-        return "+".join(INPUTS[KINDS[self.method, self.stage]])
+        return "+".join(MODELS[self.method][self.stage].reads)
 
     def path(self, results: Path, task: str, fold: int, seed: int) -> Path:
         return run_folder(results, task, self.method, self.stage, fold, seed) / "predictions.parquet"

@@ -19,13 +19,12 @@ from histill.encoders import recipes
 from histill.encoders.build import Encoder, build
 from histill.errors import SlideError
 from histill.features.store import Group, store_path, write_store
+from histill.magnifications import MAGNIFICATIONS
 from histill.provenance import EMPTY, Receipt, digest, file_digest, read_json, tree_digest
-from histill.slides.grid import MPP_10X, MPP_20X
 from histill.slides.readers import SlideReader, open_slide
 from histill.slides.table import read as read_tiles
 from histill.stages import recipe
 
-MAGNIFICATIONS = {"10x": MPP_10X, "20x": MPP_20X}  # µm per pixel
 CHILDREN = 4
 
 

@@ -13,16 +13,7 @@ from histill.data.fold import Labels
 from histill.data.scaling import WinsorizedScaler
 from histill.errors import HistillError
 from histill.provenance import atomic_file, read_json, write_json
-
-# What a checkpoint needs of a patient.
-INPUTS = {
-    "teacher": ("slide", "rna"),
-    "student": ("slide",),
-    "abmil": ("slide",),
-    "linear-slide": ("slide",),
-    "linear-rna": ("rna",),
-    "linear-both": ("slide", "rna"),
-}
+from histill.stages import READS
 
 
 @dataclass
@@ -32,7 +23,7 @@ class Checkpoint:
     Attributes
     ----------
     kind
-        `teacher`, `student`, `abmil`, or a linear model (`INPUTS`).
+        `teacher`, `student`, `abmil`, or a linear model (`histill.stages.READS`).
     arguments
         Constructor arguments of the network; empty for linear models.
     weights
@@ -62,7 +53,7 @@ class Checkpoint:
                 save_file({key: np.asarray(value, order="C") for key, value in arrays.items()}, part)
         config = {
             "kind": self.kind,
-            "inputs": list(INPUTS[self.kind]),
+            "inputs": list(READS[self.kind]),
             "labels": self.labels.meta(),
             "arguments": self.arguments,
             "levels": list(self.scalers),

@@ -10,10 +10,10 @@ import numpy as np
 from histill.cohort.tasks import Task
 from histill.data.fold import Cohort
 from histill.errors import HistillError
-from histill.methods.checkpoint import INPUTS, Checkpoint
-from histill.methods.train import KINDS, linear_inputs, run_folder, runs
+from histill.methods.checkpoint import Checkpoint
+from histill.methods.train import linear_inputs, run_folder, runs
 from histill.provenance import atomic_file, digest, file_digest, read_json, write_json
-from histill.stages import MODELS, recipe
+from histill.stages import MODELS, READS, recipe
 from histill.subspaces import SUBSPACES
 
 
@@ -26,7 +26,7 @@ def run(*, task: str, config: dict[str, Any], results: str | Path, log=print) ->
     paired = None
     outputs = {}
     for method, stage in stages:
-        needs_genes = "rna" in INPUTS[KINDS[method, stage]]
+        needs_genes = "rna" in MODELS[method][stage].reads
         if needs_genes and paired is None:
             paired = Cohort.read(results, config["features"]["encoder"])
         cohort = paired if needs_genes else slide_only
@@ -49,7 +49,7 @@ def run(*, task: str, config: dict[str, Any], results: str | Path, log=print) ->
 
 def predict(checkpoint: Checkpoint, cohort: Cohort, task: Task, fold: int, *, device: str = "auto") -> dict[str, list]:
     """Columns of a prediction table for every patient that has what the model reads."""
-    needs = INPUTS[checkpoint.kind]
+    needs = READS[checkpoint.kind]
     patients = sorted(
         patient
         for patient in cohort.patients["patient_id"]
@@ -82,7 +82,7 @@ def network_outputs(checkpoint: Checkpoint, cohort: Cohort, patients: list[str],
     where = resolve(device)
     network = checkpoint.network().to(where)
     targets = {}
-    if "rna" in INPUTS[checkpoint.kind]:
+    if "rna" in READS[checkpoint.kind]:
         genes = checkpoint.expression.transform(cohort.genes(patients), cohort.expression[2])
         targets = {subspace: torch.from_numpy(genes[subspace]) for subspace in SUBSPACES}
     dataset = BagDataset(patients, cohort.bags, checkpoint.scalers, targets)
@@ -117,7 +117,7 @@ def _predict_network(checkpoint: Checkpoint, cohort: Cohort, patients: list[str]
 def _predict_linear(checkpoint: Checkpoint, cohort: Cohort, patients: list[str]) -> np.ndarray:
     from histill.methods.baselines.linear import LinearModel
 
-    needs = INPUTS[checkpoint.kind]
+    needs = READS[checkpoint.kind]
     if "rna" in needs and checkpoint.arguments["genes"] != cohort.expression[2]:
         raise HistillError(
             "the expression table has other genes than the model was trained on", mend="train the linear models again"

@@ -11,21 +11,10 @@ import numpy as np
 from histill.cohort.tasks import Task
 from histill.data.fold import TRAIN, VALIDATION, Cohort, Labels, fit_expression, fit_features
 from histill.errors import HistillError
-from histill.methods.checkpoint import INPUTS, Checkpoint
+from histill.methods.checkpoint import Checkpoint
 from histill.provenance import read_json, write_json
-from histill.stages import MODELS, model_recipe
+from histill.stages import MODELS, READS, model_recipe
 from histill.subspaces import SUBSPACES
-
-# Method and stage -> kind of checkpoint.
-KINDS = {
-    ("disentangled", "teacher"): "teacher",
-    ("disentangled", "student"): "student",
-    ("wsi-only", "train"): "student",
-    ("abmil", "train"): "abmil",
-    ("linear-slide", "train"): "linear-slide",
-    ("linear-rna", "train"): "linear-rna",
-    ("linear-both", "train"): "linear-both",
-}
 
 
 def run_folder(results: str | Path, task: str, method: str, stage: str, fold: int, seed: int) -> Path:
@@ -51,12 +40,14 @@ def run(
 ) -> list[dict[str, Any]]:
     """Train all folds and seeds (or `only` one) and return their receipts; runs that fit are skipped."""
     results = Path(results)
-    kind = KINDS[method, stage]
-    needs_genes = "rna" in INPUTS[kind] or method == "disentangled"
+    node = MODELS[method][stage]
+    kind = node.kind
+    # A distilled student reads the genes through its teacher, in training only.
+    needs_genes = "rna" in node.reads or bool(node.after)
     cohort = Cohort.read(results, config["features"]["encoder"], genes=needs_genes)
     inputs = {
         "cohort": read_json(results / "receipts" / "cohort.json")["outputs"],
-        "features": read_json(results / "receipts" / "cohort.json")["features"] if kind != "linear-rna" else None,
+        "features": read_json(results / "receipts" / "cohort.json")["features"] if "slide" in node.reads else None,
         "expression": _expression(results) if needs_genes else None,
     }
     recipe = model_recipe(method, stage, config, task=task)
@@ -64,7 +55,7 @@ def run(
     for fold, seed in [only] if only else runs(config, results):
         folder = run_folder(results, task, method, stage, fold, seed)
         own = {**inputs}
-        if MODELS[method][stage].after:
+        if node.after:
             teacher = run_folder(results, task, method, "teacher", fold, seed)
             own["teacher"] = read_json(teacher / "receipt.json")["outputs"]
         done = _receipt(folder)
@@ -109,7 +100,7 @@ class _Run:
         self.task, self.kind, self.fold, self.seed = task, kind, fold, seed
         self.cohort, self.config, self.folder = cohort, config, folder
         self.distils = (method, kind) == ("disentangled", "student")
-        modalities = INPUTS[kind]
+        modalities = READS[kind]
         self.wanted = {"slide": "slide" in modalities, "rna": "rna" in modalities}
         self.training = cohort.select(task, fold, TRAIN, **self.wanted)
         self.validation = cohort.select(task, fold, VALIDATION, **self.wanted)
@@ -130,7 +121,7 @@ class _Run:
         patients = sorted(self.training + self.validation)
         labels = Labels.fit(self.task, self.cohort, patients)
         targets = [self.cohort.label(self.task, patient) for patient in patients]
-        inputs = linear_inputs(self.cohort, patients, INPUTS[self.kind])
+        inputs = linear_inputs(self.cohort, patients, READS[self.kind])
         model = LinearModel.fit(inputs, labels, targets, self.config["methods"]["linear"])
         arguments = {"genes": self.cohort.expression[2]} if self.wanted["rna"] else {}
         figures = {"patients": len(patients), "alpha": model.alpha}

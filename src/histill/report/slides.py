@@ -9,10 +9,10 @@ from typing import Any
 
 from histill.batches import collect
 from histill.errors import HistillError
+from histill.magnifications import MAGNIFICATIONS
 from histill.provenance import EMPTY, OK, QUARANTINED, Receipt, read_json
 
 SLIDE_STAGES = ("inspect", "tissue", "tiles", "features")
-MAGNIFICATIONS = ("10x", "20x")
 FLAGS = ("pen", "blur", "black", "white")
 THUMBNAIL_PX = 460
 THUMBNAIL_BYTES = 40_000

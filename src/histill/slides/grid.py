@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MPP_10X, MPP_20X = 1.0, 0.5
+from histill.magnifications import MAGNIFICATIONS
+
+MPP_20X = MAGNIFICATIONS["20x"]
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from histill.errors import SlideError
+from histill.magnifications import MAGNIFICATIONS
 from histill.provenance import atomic_file
-from histill.slides.grid import MPP_10X, MPP_20X
 from histill.slides.quality import FLAGS
 
-MAGNIFICATIONS = ("10x", "20x")
 SCHEMA = pa.schema(
     [
         ("magnification", pa.string()),
@@ -39,7 +38,7 @@ def empty() -> Columns:
 
 def write(path: Path, columns: Columns, *, size: int, overlap: float) -> None:
     """Write a tile table atomically; tile size, overlap and resolutions go to the file's metadata `histill` as JSON."""
-    about = {"size": size, "mpp": {"10x": MPP_10X, "20x": MPP_20X}, "overlap": overlap}
+    about = {"size": size, "mpp": MAGNIFICATIONS, "overlap": overlap}
     schema = SCHEMA.with_metadata({b"histill": json.dumps(about).encode()})
     arrays = [_to_arrow(columns[field.name], field.type) for field in SCHEMA]
     with atomic_file(path) as part:

@@ -10,6 +10,7 @@ import numpy as np
 from histill import stages
 from histill.batches import read_receipt, run_batch
 from histill.cohort.sheets import Slide
+from histill.magnifications import MAGNIFICATIONS
 from histill.provenance import EMPTY, Receipt, file_digest
 from histill.slides import quality, regions, table
 from histill.slides.grid import Coverage, Grid, make_grid
@@ -109,7 +110,7 @@ def make_table(
     boxes = np.concatenate([grid.parents, grid.children])
     number = len(grid.parents)
     columns = {
-        "magnification": np.repeat(table.MAGNIFICATIONS, [number, 4 * number]),
+        "magnification": np.repeat(list(MAGNIFICATIONS), [number, 4 * number]),
         **dict(zip(("x", "y", "width", "height"), boxes.T, strict=True)),
         "tissue": cover.of(boxes),
         **quality.colour_flags(overview, dimensions, boxes),
@@ -126,7 +127,7 @@ def make_table(
 def count(columns: table.Columns) -> dict[str, float]:
     """Tiles per magnification: in the table, kept, and flagged."""
     counts: dict[str, float] = {}
-    for name in table.MAGNIFICATIONS:
+    for name in MAGNIFICATIONS:
         rows = columns["magnification"] == name
         counts[f"tiles_{name}"] = int(rows.sum())
         counts[f"kept_{name}"] = int(np.count_nonzero(columns["keep"][rows]))
