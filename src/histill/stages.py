@@ -35,13 +35,16 @@ class Stage:
     after: tuple[str, ...] = ()
 
 
+_AREAS = ("tissue.mpp", "tissue.min_area_mm2", "tissue.min_hole_mm2")
+_FEATURES = ("features.source", "features.encoder")
 STAGES = {
     "demo": Stage(1, ("demo",)),
-    "inspect": Stage(1, ("slides",)),
-    "tissue": Stage(1, ("tissue",), ("inspect",)),
-    "tiles": Stage(1, ("tiles",), ("tissue",)),
-    "features": Stage(1, ("features.source", "features.encoder", "features.allow_off_recipe"), ("tiles",)),
-    "features_import": Stage(1, ("features.source", "features.encoder")),
+    # Limits of time and memory change no result, so they are in no recipe.
+    "inspect": Stage(2, ("slides.reader", "slides.icc", "slides.resample", "slides.allow_upsampling")),
+    "tissue": Stage(2, ("tissue.method", "tissue.weights", *_AREAS), ("inspect",)),
+    "tiles": Stage(2, ("tiles",), ("tissue",)),
+    "features": Stage(2, (*_FEATURES, "features.allow_off_recipe", "features.stain_normalisation"), ("tiles",)),
+    "features_import": Stage(1, _FEATURES),
     "transcriptome": Stage(1, ("transcriptome.matrix", "transcriptome.gene_sets")),
     "cohort": Stage(1, ("tasks", "folds", "training.validation_fraction")),
     "predict": Stage(1, ("tasks.{task}",)),
