@@ -105,7 +105,7 @@ def test_an_unforeseen_error_is_quarantined_with_its_type(tmp_path):
 
     receipt = run(tmp_path, work, "a")[0]
     assert receipt.state == QUARANTINED
-    assert receipt.reason == "MemoryError: too big"
+    assert receipt.reason == "a.svs: MemoryError: too big"
 
 
 def test_fail_stops_after_writing_the_receipt(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 # Left to right: a module imports from its own layer or one before it.
 LAYERS = [
     {"errors", "provenance", "__init__"},
-    {"config", "stages", "batches", "device", "subspaces", "magnifications"},
+    {"config", "stages", "forked", "isolation", "batches", "device", "subspaces", "magnifications"},
     {"cohort", "slides", "encoders", "transcriptome", "demo"},
     {"plan", "features"},
     {"data"},

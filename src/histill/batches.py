@@ -7,13 +7,29 @@ inside that batch every slide whose receipt still fits is skipped.
 from __future__ import annotations
 
 import hashlib
+import importlib
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from histill import isolation
 from histill.errors import HistillError, SlideError
-from histill.provenance import EMPTY, OK, QUARANTINED, Receipt, digest, read_json, verify_outputs, write_json
+from histill.provenance import (
+    EMPTY,
+    OK,
+    QUARANTINED,
+    Receipt,
+    digest,
+    read_json,
+    remove_parts,
+    unchanged,
+    verify_outputs,
+    write_json,
+)
 
 SMALL_COHORT = 32  # `auto`: up to here one slide a batch
 AUTO_SIZE = 64
@@ -67,6 +83,7 @@ def run_batch(
     before: str | None = None,
     on_empty: Callable[[Any, Receipt], None] | None = None,
     on_error: str = "quarantine",
+    limits: dict[str, Any] | None = None,
     log: Callable[[str], None] = print,
 ) -> list[Receipt]:
     """Run `work` on every slide that needs it and return all receipts, in the order of `slides`.
@@ -88,17 +105,45 @@ def run_batch(
         Called when a slide that came out `empty` earlier is passed on: what the stage writes for nothing.
     on_error
         `quarantine`, or `fail`: raise after the first bad slide (its receipt is written all the same).
+    limits
+        `isolation.limits(config)`: what touches a slide's file runs in a child process within them. One child answers
+        `inputs` for the whole batch, so that a slide which is skipped costs no process; `work` has one of its own, and
+        only what it writes and its receipt outlive that. None: everything runs here.
     """
+    slides = list(slides)
+    perform: Callable[[Any, Receipt], Receipt] = partial(_here, work)
+    if limits is not None:
+        limits = limits | {"again": f"snakemake -R {stage}_batch"}
+        perform = _Isolated(stage, work, Path(results), limits)
     receipts = []
-    for slide in slides:
-        receipt = _run_slide(stage, slide, work, Path(results), recipe, inputs, before, on_empty, log)
-        if receipt.state == QUARANTINED and on_error == "fail":
-            raise SlideError(f"slide {receipt.slide}: {receipt.reason}", mend=receipt.mend)
-        receipts.append(receipt)
+    with closing(_answers(stage, slides, inputs, limits)) as known:
+        for slide, answer in zip(slides, known, strict=True):
+            receipt = _run_slide(stage, slide, perform, Path(results), recipe, answer, before, on_empty, log)
+            if receipt.state == QUARANTINED and on_error == "fail":
+                raise SlideError(f"slide {receipt.slide}: {receipt.reason}", mend=receipt.mend)
+            receipts.append(receipt)
     return receipts
 
 
-def _run_slide(stage, slide, work, results, recipe, inputs, before, on_empty, log) -> Receipt:
+def _answers(stage, slides, inputs, limits) -> Iterator[Callable[[], dict[str, str]]]:
+    """For each slide what gives its inputs, or raises why there are none."""
+    if limits is None:
+        for slide in slides:
+            yield partial(inputs, slide)
+        return
+
+    def told(answer: dict[str, str] | Exception) -> dict[str, str]:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    answers = isolation.each(inputs, slides, what=lambda slide: f"{slide.path}: stage {stage}", **limits)
+    with closing(answers):
+        for answer in answers:
+            yield partial(told, answer)
+
+
+def _run_slide(stage, slide, perform, results, recipe, inputs, before, on_empty, log) -> Receipt:
     path = receipt_path(results, stage, slide.slide_id)
     if before is not None:
         earlier = read_receipt(results, before, slide.slide_id)
@@ -113,18 +158,18 @@ def _run_slide(stage, slide, work, results, recipe, inputs, before, on_empty, lo
     start = time.perf_counter()
     receipt = Receipt(slide.slide_id, stage, OK, recipe)
     try:
-        receipt.inputs = inputs(slide)
+        receipt.inputs = inputs()
         done = Receipt.read(path)
         fits = done and (done.recipe, done.inputs) == (recipe, receipt.inputs) and verify_outputs(done, results)
         if fits and done.state != QUARANTINED:  # what failed is tried again whenever its batch runs
             log(f"{stage} {slide.slide_id}: up to date")
             return done
         path.unlink(missing_ok=True)  # from here on the old receipt would be a lie
-        work(slide, receipt)
+        receipt = perform(slide, receipt)
     except Exception as error:  # any failure of one slide is that slide's, and is reported with its type
         receipt.state = QUARANTINED
         receipt.outputs = {}
-        receipt.reason = error.message if isinstance(error, HistillError) else f"{type(error).__name__}: {error}"
+        receipt.reason = _reason(error, slide)
         receipt.mend = getattr(error, "mend", None) or "check the file with: histill doctor <slide>"
         if not isinstance(error, HistillError):
             log(_traceback(error))
@@ -132,6 +177,47 @@ def _run_slide(stage, slide, work, results, recipe, inputs, before, on_empty, lo
     receipt.write(path)
     log(f"{stage} {slide.slide_id}: {receipt.state}" + (f" ({receipt.reason})" if receipt.reason else ""))
     return receipt
+
+
+def _here(work: Callable[[Any, Receipt], None], slide: Any, receipt: Receipt) -> Receipt:
+    work(slide, receipt)
+    return receipt
+
+
+class _Isolated:
+    """Does each slide's `work` in a child process; called with a slide and its receipt, it returns that filled in.
+
+    What a child imported is imported here before the next one starts: a reader's libraries cost 0.1 s, torch seconds.
+    """
+
+    def __init__(self, stage: str, work: Callable[[Any, Receipt], None], results: Path, limits: dict[str, Any]):
+        self.stage, self.work, self.results, self.limits = stage, work, results, limits
+        self.imports: list[str] = []
+
+    def __call__(self, slide: Any, receipt: Receipt) -> Receipt:
+        for name in self.imports:
+            with suppress(ImportError):  # some modules can be imported by their package only
+                importlib.import_module(name)
+        known = set(sys.modules)
+
+        def filled() -> tuple[Receipt, list[str]]:
+            with unchanged(slide.path):
+                self.work(slide, receipt)
+            return receipt, [name for name in sys.modules if name not in known]
+
+        try:
+            what = f"{slide.path}: stage {self.stage}"
+            filled_in, self.imports = isolation.call(filled, what=what, **self.limits)
+        finally:
+            remove_parts(self.results / "slides" / slide.slide_id)  # a child that is killed tidies nothing
+        return filled_in
+
+
+def _reason(error: Exception, slide: Any) -> str:
+    if isinstance(error, HistillError):
+        return error.message
+    text = f"{type(error).__name__}: {error}"
+    return f"{slide.path}: {text}" if hasattr(slide, "path") else text
 
 
 def _traceback(error: BaseException) -> str:

@@ -18,7 +18,7 @@ app = typer.Typer(
     help="Whole-slide images and bulk transcriptomes in, a model that needs the slide alone out.",
 )
 demo_app = typer.Typer(no_args_is_help=True, help="The synthetic cohort.")
-features_app = typer.Typer(no_args_is_help=True, help="Extract features, or import features made elsewhere.")
+features_app = typer.Typer(no_args_is_help=True, help="Extract, import, export and check features.")
 encoders_app = typer.Typer(no_args_is_help=True, help="Tile encoders.")
 app.add_typer(demo_app, name="demo")
 app.add_typer(features_app, name="features")
@@ -28,6 +28,8 @@ ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="Config file 
 BatchOption = Annotated[str | None, typer.Option("--batch", help="Batch of slides; all slides without it.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Receipt to write.")]
 TaskOption = Annotated[str, typer.Option("--task", help="Task of the config.")]
+EncoderArgument = Annotated[str, typer.Argument(help="Encoder.")]
+WeightsOption = Annotated[Path | None, typer.Option("--weights", help="Local file or folder in place of the hub's.")]
 DEFAULT_CONFIG = Path("config.yaml")
 
 
@@ -129,11 +131,13 @@ def features_import(
     table: Annotated[
         Path | None, typer.Option("--table", help="Table of one vector a slide, without a config.")
     ] = None,
-    bags: Annotated[Path | None, typer.Option("--bags", help="slides.csv of HDF5 bags, without a config.")] = None,
+    bags: Annotated[
+        Path | None, typer.Option("--bags", help="slides.csv of bags (HDF5, h5ad, pt), without a config.")
+    ] = None,
     name: Annotated[str, typer.Option("--name", help="Where the features come from.")] = "imported",
     results: Annotated[Path, typer.Option("--results", help="Results folder.")] = Path("results"),
 ) -> None:
-    """Import features made elsewhere: one table, or HDF5 bags, as the config or --table or --bags says."""
+    """Import features made elsewhere: one table, or bags of tiles, as the config or --table or --bags says."""
     from histill import plan
     from histill.errors import HistillError
     from histill.features import imports
@@ -146,6 +150,52 @@ def features_import(
         given = {"results": str(results), "cohort": {"slides": str(bags) if bags else None}, "features": features}
     checked = plan.load(given)
     imports.run(config=checked.config, results=checked.results, sheets=checked.sheets)
+
+
+@features_app.command("export")
+def features_export(
+    to: Annotated[str, typer.Option("--to", help="trident, clam, pt, h5ad or lazyslide.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    store: Annotated[
+        list[Path] | None, typer.Option("--store", help="Store of one slide, without a config; may be repeated.")
+    ] = None,
+    magnification: Annotated[
+        str | None, typer.Option("--magnification", help="10x or 20x; all that a store has without it.")
+    ] = None,
+) -> None:
+    """Write features in the layout of another tool."""
+    from histill import plan
+    from histill.features import exports
+
+    stores, notes, overlap = store or [], [], None
+    if not store:
+        checked = plan.load(config)
+        stores, notes = exports.stores_of(checked.results)
+        overlap = checked.config["tiles"]["overlap"]
+    done = exports.export(stores, to=to, out=out, magnification=magnification, overlap=overlap)
+    print(f"{out}: {len(done.files)} files of {done.slides} slides")
+    for note in [*notes, *done.notes]:
+        print(f"  note: {note}")
+
+
+@features_app.command("verify")
+def features_verify(stores: Annotated[list[Path], typer.Argument(help="Stores (<slide>.zarr) to check.")]) -> None:
+    """Compare every file of stores with its digest."""
+    from histill.errors import HistillError
+    from histill.features.store import verify
+
+    damaged = 0
+    for store in stores:
+        try:
+            record = verify(store)
+        except HistillError as error:
+            damaged += 1
+            print(error)
+        else:
+            rows = ", ".join(f"{name} {group['rows']} rows" for name, group in record["groups"].items())
+            print(f"{store}: whole ({rows})")
+    raise typer.Exit(1 if damaged else 0)
 
 
 @app.command()
@@ -241,18 +291,57 @@ def report(config: ConfigOption = DEFAULT_CONFIG) -> None:
 @app.command()
 def doctor(
     slides: Annotated[list[Path], typer.Argument(help="Slides to look at.")],
-    mpp: Annotated[float | None, typer.Option("--mpp", help="µm per pixel, as the sheet would say it.")] = None,
+    mpp: Annotated[
+        float | None, typer.Option("--mpp", min=0.0, help="µm per pixel, as the sheet would say it.")
+    ] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Config; defaults without it.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Say what was found in slides, what will be done with them, and the mend of every problem."""
+    import json
+    from dataclasses import asdict
+
     from histill import config as configuration
     from histill.slides.doctor import doctor as examine
     from histill.slides.doctor import render
 
     options = configuration.load(config) if config else configuration.complete({"cohort": {}})
     findings = examine(slides, mpp=mpp, config=options)
-    print(render(findings))
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1, ensure_ascii=False))
+    else:
+        print(render(findings))
     raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
+
+
+@app.command()
+def view(
+    slide: Annotated[Path, typer.Argument(help="Slide to draw.")],
+    out: Annotated[Path, typer.Option("--out", help="Picture to write: PNG or JPEG.")],
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="Config; defaults without it.")] = None,
+    results: Annotated[
+        Path | None, typer.Option("--results", help="Results folder; that of the config without it.")
+    ] = None,
+    mpp: Annotated[
+        float | None, typer.Option("--mpp", min=0.0, help="µm per pixel, as the sheet would say it.")
+    ] = None,
+    magnification: Annotated[str, typer.Option("--magnification", help="Grid to draw: 10x, 20x or both.")] = "both",
+    max_px: Annotated[
+        int, typer.Option("--max-px", min=200, max=8000, help="Longer side of the slide, pixels.")
+    ] = 1600,
+) -> None:
+    """Draw a slide: tissue and holes, the grid at both magnifications, flagged tiles, a legend, a scale bar."""
+    from histill import config as configuration
+    from histill.slides.view import view as draw
+
+    if results and not config and (results / "config.json").exists():
+        config = results / "config.json"
+    options = configuration.load(config) if config else configuration.complete({"cohort": {}})
+    stored = results or (Path(options["results"]) if config else None)
+    scene = draw(slide, out, config=options, mpp=mpp, results=stored, magnification=magnification, max_px=max_px)
+    print(f"{out}: {slide}, {scene.note}")
+    for remark in scene.remarks:
+        print(f"  note: {remark}")
 
 
 @app.command()
@@ -270,20 +359,48 @@ def scan(
 
 
 @encoders_app.command("list")
-def encoders_list() -> None:
+def encoders_list(
+    slide: Annotated[bool, typer.Option("--slide", help="Slide encoders in place of tile encoders.")] = False,
+) -> None:
     """List the encoders."""
-    from histill.encoders.recipes import registry
+    from histill.encoders import listing
 
-    for name, entry in registry().items():
-        gate = "gated" if entry.gated else "open"
-        print(f"{name:20} {entry.dim:5d}-d  {entry.mpp[0]:g}-{entry.mpp[1]:g} µm/px  {gate:6} {entry.licence}")
+    print("\n".join(listing.slide_encoders() if slide else listing.tile_encoders()))
 
 
 @encoders_app.command("show")
-def encoders_show(name: Annotated[str, typer.Argument(help="Encoder.")]) -> None:
+def encoders_show(name: EncoderArgument) -> None:
     """Show an encoder's recipe."""
     import json
 
+    from histill.encoders import slide_recipes
     from histill.encoders.recipes import get
 
-    print(json.dumps(get(name).as_dict(), indent=1))
+    recipe = slide_recipes.registry().get(name) or get(name)
+    print(json.dumps(recipe.as_dict(), indent=1, ensure_ascii=False))
+
+
+@encoders_app.command("check")
+def encoders_check(name: EncoderArgument, weights: WeightsOption = None) -> None:
+    """Say whether an encoder can be used here, and what to do. Nothing is downloaded."""
+    from histill.encoders import checking, slide_recipes
+
+    found = checking.check_slide(name) if name in slide_recipes.registry() else checking.check(name, given=weights)
+    print(found.text)
+    raise typer.Exit(0 if found.ready else 1)
+
+
+@encoders_app.command("prefetch")
+def encoders_prefetch(
+    name: EncoderArgument,
+    weights: WeightsOption = None,
+    out: OutOption = None,
+    verify: Annotated[bool, typer.Option(help="Load the weights into the network once, to see that they fit.")] = True,
+) -> None:
+    """Fetch an encoder's weights into the hub's cache, check them, and write the receipt."""
+    from histill.encoders.prefetch import prefetch
+    from histill.encoders.recipes import get
+
+    found = prefetch(get(name), given=weights, out=out, verify=verify)
+    for file, sha256 in found.sha256.items():
+        print(f"{found.folder / file}  sha256 {sha256}")

@@ -11,7 +11,7 @@ from histill import config as configuration
 from histill.cohort import fold_file
 from histill.cohort import sheets as sampling
 from histill.cohort.sheets import Sheets, Slide
-from histill.encoders import recipes
+from histill.encoders import recipes, weights
 from histill.errors import ConfigError, HistillError
 from histill.magnifications import MAGNIFICATIONS
 from histill.provenance import digest
@@ -74,6 +74,18 @@ class Plan:
     def encoder_digest(self) -> str:
         """Digest of the encoder's registry entry: a corrected recipe extracts anew."""
         return digest(recipes.get(self.config["features"]["encoder"]).as_dict())
+
+    def encoder_has_weights(self) -> bool:
+        """Whether the encoder's weights are fetched, or given, before extraction."""
+        return recipes.get(self.config["features"]["encoder"]).has_weights
+
+    def weight_files(self) -> list[str]:
+        """Files of weights that the config names in place of the hub's."""
+        options = self.config["features"]
+        if not options["weights"]:
+            return []
+        folder, names = weights.local(recipes.get(options["encoder"]), options["weights"])
+        return [str(folder / name) for name in names]
 
     def encoder_gpus(self) -> int:
         """GPUs an extraction job asks for."""
@@ -143,9 +155,29 @@ def _check_encoder(config: dict[str, Any]) -> list[str]:
             tile_size=config["tiles"]["size"],
             mpps=MAGNIFICATIONS,
             allow_off_recipe=options["allow_off_recipe"],
+            stain_normalisation=options["stain_normalisation"],
         )
     except HistillError as error:
         return [f"{error.message} ({error.mend})"]
+    return _check_weights(recipes.get(options["encoder"]), options["weights"])
+
+
+def _check_weights(recipe: recipes.EncoderRecipe, path: str | None) -> list[str]:
+    lacking = recipes.missing_package(recipe)
+    if lacking:
+        return [f"encoder '{recipe.name}' needs the package {lacking[0]}, which is not installed ({lacking[1]})"]
+    if path and not recipe.has_weights:
+        return [f"config key 'features.weights': encoder '{recipe.name}' has no weights; leave it null"]
+    if path:
+        try:
+            weights.local(recipe, path)
+        except HistillError as error:
+            return [f"{error.message} ({error.mend})"]
+    elif recipe.has_weights and recipe.hub is None:
+        return [
+            f"config key 'features.weights': encoder '{recipe.name}' lies in no public repository; name its file here "
+            f"({recipe.file}, from its authors)"
+        ]
     return []
 
 

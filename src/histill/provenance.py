@@ -7,6 +7,7 @@ named in them together with their digests.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import json
@@ -14,12 +15,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from histill.errors import HistillError
+from histill.errors import HistillError, SlideError
 
 DIGEST_CHARACTERS = 20  # 80 bits: no accidental collision in any cohort, and short enough to read
 _PROBE_BYTES = 1 << 20
@@ -32,6 +32,11 @@ def digest(value: Any) -> str:
     """Digest of a JSON-serialisable value, independent of the order of mapping keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_CHARACTERS]
+
+
+def bytes_digest(content: bytes) -> str:
+    """Digest of bytes; that of a file with this content."""
+    return hashlib.sha256(content).hexdigest()[:DIGEST_CHARACTERS]
 
 
 def file_digest(path: str | Path) -> str:
@@ -68,7 +73,7 @@ def fingerprint(path: str | Path) -> str:
     return state.hexdigest()[:DIGEST_CHARACTERS]
 
 
-@contextmanager
+@contextlib.contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path`; it becomes `path` when the block ends without an error."""
     path = Path(path)
@@ -87,7 +92,38 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-@contextmanager
+def remove_parts(folder: str | Path) -> None:
+    """Remove what `atomic_file` left in a folder when its process was killed; nobody may be writing there."""
+    for part in Path(folder).glob(".*.part*"):
+        if part.is_file():
+            part.unlink()
+
+
+@contextlib.contextmanager
+def unchanged(path: str | Path) -> Iterator[None]:
+    """Refuse what was made in the block if the file at `path` changed meanwhile, by its size and time.
+
+    Raises
+    ------
+    SlideError
+        On leaving the block.
+    """
+    before = _stamp(path)
+    yield
+    if _stamp(path) != before:
+        mend = "wait until it has been copied completely, then run snakemake again"
+        raise SlideError(f"{path}: changed while it was read", mend=mend)
+
+
+def _stamp(path: str | Path) -> tuple[int, ...] | None:
+    try:
+        status = os.stat(path)
+    except OSError:  # gone, or never there; the reader says so better
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@contextlib.contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield an empty temporary sibling folder; it replaces `path` when the block ends without an error."""
     path = Path(path)
@@ -96,16 +132,20 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     try:
         yield part
         os.chmod(part, 0o777 & ~_umask())
-        if path.exists():
-            # Two renames: a reader sees the old store, no store, or the new one, never a mixture.
-            old = part.with_suffix(".old")
-            os.replace(path, old)
-            os.replace(part, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(part, path)
+        replace_folder(part, path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def replace_folder(part: Path, path: Path) -> None:
+    """Put a finished folder in the place of `path`, which may exist; both lie on one file system."""
+    # Two renames: whoever opens the path finds the old folder, nothing for a moment, or the new one.
+    old = part.with_suffix(".old")
+    shutil.rmtree(old, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(path, old)
+    os.replace(part, path)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _umask() -> int:

@@ -37,13 +37,14 @@ class Stage:
 
 _AREAS = ("tissue.mpp", "tissue.min_area_mm2", "tissue.min_hole_mm2")
 _FEATURES = ("features.source", "features.encoder")
+_EXTRACT = ("features.weights", "features.allow_off_recipe", "features.stain_normalisation")
 STAGES = {
     "demo": Stage(1, ("demo",)),
     # Limits of time and memory change no result, so they are in no recipe.
     "inspect": Stage(2, ("slides.reader", "slides.icc", "slides.resample", "slides.allow_upsampling")),
     "tissue": Stage(2, ("tissue.method", "tissue.weights", *_AREAS), ("inspect",)),
     "tiles": Stage(2, ("tiles",), ("tissue",)),
-    "features": Stage(2, (*_FEATURES, "features.allow_off_recipe", "features.stain_normalisation"), ("tiles",)),
+    "features": Stage(2, (*_FEATURES, *_EXTRACT), ("tiles",)),
     "features_import": Stage(1, _FEATURES),
     "transcriptome": Stage(1, ("transcriptome.matrix", "transcriptome.gene_sets")),
     "cohort": Stage(1, ("tasks", "folds", "training.validation_fraction")),

@@ -14,10 +14,12 @@ import pytest
 
 from histill.evaluation.stage import run as evaluate
 from histill.provenance import EMPTY, OK, QUARANTINED, Receipt, write_json
+from histill.slides.quality import FLAGS
 from tests.evaluation.fake import write_cohort
 
 SECRET = "/mnt/hospital/private archive"  # must never reach the page
 STAGES = ("inspect", "tissue", "tiles", "features")
+LIGHTS = {"S01": ("amber", ["unusual stain: eosin is pale"]), "S04": ("red", ["only 3 tiles kept at 10x", "soft"])}
 SIDE = 4480  # level-0 pixels at 0.5 µm per pixel: ten 10x tiles of 448 px a side
 
 
@@ -90,8 +92,10 @@ def _work(results: Path, slide: str, stage: str, receipt: Receipt, rng: np.rando
         _picture(folder, rng)
     elif stage == "tiles":
         keep = _tiles(folder)
-        flags = {f"{flag}_{level}": 2 for flag in ("pen", "blur", "black", "white") for level in ("10x", "20x")}
+        flags = {f"{flag}_{level}": 2 for flag in FLAGS for level in ("10x", "20x")}
         receipt.counts = {"tiles_10x": 64, "kept_10x": keep, "tiles_20x": 256, "kept_20x": 4 * keep, **flags}
+        light, reasons = LIGHTS.get(slide, ("green", []))
+        receipt.info["quality"] = {"light": light, "reasons": reasons}
     else:
         receipt.counts, receipt.info = (
             {"10x": 60, "20x": 240, "unreadable": 1},
@@ -124,11 +128,9 @@ def _tiles(folder: Path) -> int:
         for dx, dy in ((0, 0), (224, 0), (0, 224), (224, 224)):
             child = {"x": x + dx, "y": y + dy, "width": 224, "height": 224, "keep": rows[parent]["keep"]}
             rows.append({"magnification": "20x", **child, "parent": parent})
-    table = pa.Table.from_pylist([{**row, "tissue": 1.0, **dict.fromkeys(FLAGS, False)} for row in rows])
+    clean = {"tissue": 1.0, **dict.fromkeys(FLAGS, False), "pen_colour": ""}
+    table = pa.Table.from_pylist([{**row, **clean} for row in rows])
     for name in ("x", "y", "width", "height", "parent"):
         table = table.set_column(table.column_names.index(name), name, table[name].cast(pa.int32()))
     pq.write_table(table, folder / "tiles.parquet")
     return sum(row["keep"] for row in rows[: len(places)])
-
-
-FLAGS = ("pen", "blur", "black", "white")

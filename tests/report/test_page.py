@@ -106,6 +106,13 @@ def test_what_was_set_aside_is_shown_with_reason_and_mend(outline):
     assert "TIFF resolution says 0.25 µm per pixel" in words
 
 
+def test_traffic_lights_worst_first(outline):
+    words = _words(outline)
+    assert "red 1 slide, amber 1 slide, green 4 slides." in words
+    assert words.index("S04 red only 3 tiles kept at 10x; soft") < words.index("S01 amber unusual stain: eosin is pale")
+    assert "1 slide with a red light" in words
+
+
 def test_numbers_of_the_cohort_and_the_evaluation(outline, full_run):
     _, results = full_run
     words = _words(outline)

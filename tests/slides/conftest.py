@@ -42,7 +42,13 @@ def stained():
 def write_slide():
     """Write a tiled pyramidal TIFF that OpenSlide reads; `mpp` (x, y) goes to its resolution tags."""
 
-    def write(path: Path, picture: np.ndarray, mpp: tuple[float, float] | None = (0.5, 0.5), levels: int = 3) -> Path:
+    def write(
+        path: Path,
+        picture: np.ndarray,
+        mpp: tuple[float, float] | None = (0.5, 0.5),
+        levels: int = 3,
+        description: str | None = None,
+    ) -> Path:
         resolution = {} if mpp is None else {"resolution": (1e4 / mpp[0], 1e4 / mpp[1]), "resolutionunit": 3}
         with tifffile.TiffWriter(path) as file:
             for level in range(levels):
@@ -53,6 +59,7 @@ def write_slide():
                     photometric="rgb",
                     compression="zlib",
                     subfiletype=1 if level else 0,
+                    **({} if description is None or level else {"description": description, "metadata": None}),
                     **resolution,
                 )
         return path

@@ -5,9 +5,10 @@ import pytest
 import tifffile
 
 from histill.errors import SlideError
-from histill.slides import overview, readers
+from histill.slides import overview
 from histill.slides.overview import read_overview
-from histill.slides.readers import open_slide
+from histill.slides.readers import READERS, open_slide
+from histill.slides.readers.base import on_white
 
 MPP = (0.5, 0.5)
 
@@ -37,13 +38,17 @@ def test_auto_prefers_openslide(slide):
         assert reader.name == "openslide"
 
 
-def test_auto_falls_back_to_tiffslide(tmp_path, gradient):
-    path = tmp_path / "untiled.tif"
-    tifffile.imwrite(path, gradient, photometric="rgb", compression="zlib", rowsperstrip=700, predictor=True)
-    with pytest.raises(SlideError):
-        open_slide(path, "openslide")
-    with open_slide(path) as reader:
-        assert reader.name == "tiffslide"
+def test_auto_falls_back_to_tiffslide_for_tiles_and_to_tifffile_for_strips(tmp_path, gradient):
+    tiled, strips = tmp_path / "tiled.tif", tmp_path / "strips.tif"
+    tifffile.imwrite(tiled, gradient, photometric="rgb", tile=(128, 128), compression="png")
+    tifffile.imwrite(strips, gradient, photometric="rgb", compression="zlib", rowsperstrip=50, predictor=True)
+    for path, name in ((tiled, "tiffslide"), (strips, "tifffile")):
+        with pytest.raises(SlideError):
+            open_slide(path, "openslide")
+        with open_slide(path) as reader:
+            assert reader.name == name
+            np.testing.assert_array_equal(reader.read_region(5, 6, 30, 20, 30, 20), gradient[6:26, 5:35])
+    with open_slide(strips, "tiffslide") as reader:  # a doubt is no refusal where the reader is pinned
         np.testing.assert_array_equal(reader.read_region(5, 6, 30, 20, 30, 20), gradient[6:26, 5:35])
 
 
@@ -66,9 +71,8 @@ def test_shrinking_averages_and_uses_the_coarser_level(tmp_path, write_slide):
     with open_slide(path) as reader:
         picture = reader.read_region(0, 0, 512, 512, 171, 171)  # from level 1
         assert np.abs(picture.astype(int) - 127).max() <= 1
-        assert reader._level_for(2.99) == 1
-        assert reader._level_for(4.0) == 2
-        assert reader._level_for(0.5) == 0
+        asked = (2.99, 2.99), (4.0, 4.0), (3.998, 4.0), (3.9, 4.0), (0.5, 0.5)
+        assert [reader.level_for(*downsample).downsample for downsample in asked] == [2, 4, 4, 2, 1]
 
 
 def test_enlarging_is_linear(slide):
@@ -79,13 +83,13 @@ def test_enlarging_is_linear(slide):
 def test_transparent_is_white():
     pixels = np.zeros((2, 2, 4), np.uint8)
     pixels[0, 0, 3], pixels[0, 1] = 255, (0, 100, 200, 51)
-    assert readers._on_white(pixels).tolist() == [[[0, 0, 0], [204, 224, 244]], [[255] * 3, [255] * 3]]
+    assert on_white(pixels).tolist() == [[[0, 0, 0], [204, 224, 244]], [[255] * 3, [255] * 3]]
 
 
 def test_bands_of_an_overview_fit_together(slide, monkeypatch):
     with open_slide(slide) as reader:
         whole = read_overview(reader, MPP, 2.0)
-        monkeypatch.setattr(overview, "_BAND_PIXELS", 20_000)
+        monkeypatch.setattr(overview, "_BLOCK", (160, 60))
         assert whole.shape == (175, 250, 3)
         np.testing.assert_array_equal(read_overview(reader, MPP, 2.0), whole)
 
@@ -143,13 +147,14 @@ def test_bad_files_are_refused_with_a_reason(tmp_path, slide, write_slide):
 def test_sixteen_bit_pixels_are_refused(tmp_path, gradient):
     path = tmp_path / "deep.tif"
     tifffile.imwrite(path, gradient.astype(np.uint16), photometric="rgb")
-    with open_slide(path, "tiffslide") as reader, pytest.raises(SlideError, match="not 8-bit RGB"):
-        reader.read_region(0, 0, 10, 10, 10, 10)
+    with pytest.raises(SlideError, match=r"tiffslide says: .*not 8-bit RGB.*tifffile says: .*16 bits") as caught:
+        open_slide(path)
+    assert caught.value.mend.startswith("convert the slide to 8-bit RGB")
 
 
 def test_a_fallback_says_what_the_first_reader_said(tmp_path, gradient, slide):
-    path = tmp_path / "untiled.tif"
-    tifffile.imwrite(path, gradient, photometric="rgb", compression="zlib", rowsperstrip=700, predictor=True)
+    path = tmp_path / "png.tif"
+    tifffile.imwrite(path, gradient, photometric="rgb", tile=(128, 128), compression="png")
     with open_slide(path) as reader:
         (said,) = reader.refusals
         assert said.startswith("read with tiffslide, since openslide says: ")
@@ -163,9 +168,65 @@ def test_a_pipe_is_refused_without_waiting_for_it(tmp_path):
         open_slide(tmp_path / "pipe.svs")
 
 
-def test_grey_pixels_have_a_mend_of_their_own(tmp_path, gradient):
-    path = tmp_path / "grey.tif"
-    tifffile.imwrite(path, gradient[..., 0])
-    with open_slide(path, "tiffslide") as reader, pytest.raises(SlideError, match="not 8-bit RGB") as caught:
-        reader.read_region(0, 0, 10, 10, 10, 10)
-    assert caught.value.mend.startswith("convert the slide to 8-bit RGB")
+@pytest.mark.parametrize("name", READERS)
+def test_an_unknown_option_is_a_programming_error(name, slide):
+    with pytest.raises(ValueError, match="resample is one of"):
+        READERS[name](slide, resample="nearest")
+
+
+def test_an_unknown_reader_is_a_programming_error(slide):
+    with pytest.raises(ValueError, match="reader is auto or one of"):
+        open_slide(slide, "bioformats")
+
+
+def test_a_region_far_larger_than_the_slide_costs_no_more(slide, gradient):
+    with open_slide(slide) as reader:
+        picture = reader.read_region(-(10**7), -(10**7), 2 * 10**7, 2 * 10**7, 200, 200)
+    assert (picture[:99] == 255).all()
+    assert picture.shape == (200, 200, 3)
+
+
+def test_a_pixel_partly_outside_is_partly_white(tmp_path, write_slide):
+    path = write_slide(tmp_path / "black.tiff", np.zeros((300, 300, 3), np.uint8), levels=1)
+    with open_slide(path) as reader:
+        picture = reader.read_region(-1, 0, 301, 300, 100, 100)  # the first pixel is a third outside
+    assert np.abs(picture[:, 0].astype(int) - round(255 / 3.01)).max() <= 1
+    assert (picture[:, 1:] == 0).all()
+
+
+@pytest.mark.parametrize("method", ["area", "lanczos"])
+@pytest.mark.parametrize("name", ["openslide", "tiffslide", "tifffile"])
+def test_the_far_edge_of_floored_levels_has_no_white_line(name, method, tmp_path, write_slide):
+    path = write_slide(tmp_path / "dark.tiff", np.full((515, 519, 3), 40, np.uint8))
+    with open_slide(path, name, resample=method) as reader:
+        assert [level.downsample for level in reader.levels] == [1, 2, 4]
+        for scale in (1, 2, 3, 4, 7):
+            picture = reader.read_region(519 - 280, 515 - 280, 280, 280, 280 // scale, 280 // scale)
+            assert np.abs(picture.astype(int) - 40).max() <= 2, scale
+
+
+@pytest.mark.parametrize("name", ["openslide", "tiffslide", "tifffile"])
+def test_a_handle_is_never_used_in_another_process(name, slide, gradient):
+    with open_slide(slide, name) as reader:
+        mine, reader._owner = reader._handle, os.getpid() + 1  # as after a fork
+        np.testing.assert_array_equal(reader.read_region(3, 4, 9, 9, 9, 9), gradient[4:13, 3:12])
+        assert reader._handle is not mine
+        child = os.fork()
+        if child == 0:
+            same = np.array_equal(reader.read_region(3, 4, 9, 9, 9, 9), gradient[4:13, 3:12])
+            os._exit(0 if same and reader._owner == os.getpid() else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        mine.close()
+
+
+@pytest.mark.parametrize("name", ["openslide", "tiffslide", "tifffile"])
+def test_closing_gives_the_file_back(name, slide):
+    def open_files() -> list[str]:
+        links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+        return [link for link in links if os.path.exists(link) and os.path.realpath(link) == os.path.realpath(slide)]
+
+    before = len(open_files())
+    for _ in range(3):
+        with open_slide(slide, name) as reader:
+            reader.read_region(0, 0, 9, 9, 9, 9)
+    assert len(open_files()) == before

@@ -57,6 +57,13 @@ def test_a_slide_from_file_to_tile_table(slide_path, config, tmp_path):
     assert (columns["tissue"][coarse & columns["keep"]] >= 0.25).all()
     assert (columns["keep"][~coarse] == columns["keep"][columns["parent"][~coarse]]).all()
 
+    summary = json.loads((folder / "quality.json").read_text())
+    assert "slides/s/quality.json" in receipts[2].outputs
+    assert receipts[2].info["quality"] == {"light": summary["light"], "reasons": summary["reasons"]}
+    assert summary["10x"]["kept"] == receipts[2].counts["kept_10x"]
+    assert summary["tissue_mm2"] == receipts[1].counts["tissue_mm2"]
+    assert summary["focus"]["median"] > 1
+
 
 def test_stages_skip_what_is_up_to_date(slide_path, config, tmp_path, capsys):
     run_one(slide_path, config, tmp_path)
@@ -165,6 +172,7 @@ def test_an_empty_slide_leaves_no_old_table_behind(slide_path, config, tmp_path)
     receipts = run_one(slide_path, config, tmp_path)
     assert [receipt.state for receipt in receipts] == ["ok", "empty", "empty"]
     assert pq.read_table(tmp_path / "slides" / "s" / "tiles.parquet").num_rows == 0
+    assert not (tmp_path / "slides" / "s" / "quality.json").exists()
 
 
 def test_edited_tissue_is_kept(slide_path, config, tmp_path):

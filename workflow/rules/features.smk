@@ -23,6 +23,7 @@ else:
     rule features_batch:
         input:
             before=f"{RECEIPTS}/tiles/{{batch}}.json",
+            encoder=[f"{RECEIPTS}/encoder.json"] if PLAN.encoder_has_weights() else [],
         output:
             f"{RECEIPTS}/features/{{batch}}.json",
         log:

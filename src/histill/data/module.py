@@ -45,9 +45,14 @@ class BagDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         tokens = {}
-        for level, x in self.bags.read(self.patients[index]).items():
-            if self.max_tiles and len(x) > self.max_tiles:
-                x = x[np.sort(self._generator.choice(len(x), self.max_tiles, replace=False))]
+        patient = self.patients[index]
+        for level in self.bags.levels:
+            count = self.bags.count(patient, level)
+            if self.max_tiles and count > self.max_tiles:
+                chosen = np.sort(self._generator.choice(count, self.max_tiles, replace=False))
+                x = self.bags.rows(patient, level, chosen)
+            else:
+                x = self.bags.read_level(patient, level)
             tokens[level] = torch.from_numpy(self.scalers[level].transform(x))
         return {"tokens": tokens, "targets": {name: rows[index] for name, rows in self.targets.items()}}
 

@@ -1,4 +1,4 @@
-"""Features made elsewhere into the feature store: one vector a slide from a table, or bags of tiles from HDF5."""
+"""Features made elsewhere into the feature store: one vector a slide from a table, or bags of tiles from files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from histill.batches import run_batch, write_batch
 from histill.cohort.sheets import MAX_PROBLEMS_A_SHEET, Sheets, Slide
 from histill.config import schema
 from histill.errors import ConfigError, SlideError
-from histill.features.bag_files import level, peek, read_bag
+from histill.features.bag_files import peek, read_bag
+from histill.features.hdf5_bags import companion
 from histill.features.store import Group, store_path, write_store
-from histill.provenance import EMPTY, Receipt, fingerprint, tree_digest
+from histill.provenance import EMPTY, Receipt, fingerprint
 from histill.slides.readers import check_file
 from histill.stages import recipe as stage_recipe
 
@@ -30,7 +31,7 @@ def run(*, config: dict[str, Any], results: str | Path, sheets: Sheets) -> list[
     config
         A complete config with `features.source` `table` or `bags`; the store is named `features.encoder`.
     sheets
-        For bags: each slide's `path` is its HDF5 file.
+        For bags: each slide's `path` is its file.
     """
     options = config["features"]
     common: dict[str, Any] = {
@@ -163,61 +164,57 @@ def _id_problems(path: str | Path, slides: list[str | None], patients: list[str 
 def import_bags(
     slides: list[Slide], *, name: str, results: str | Path, recipe: str, on_error: str = "quarantine"
 ) -> list[Receipt]:
-    """Import bags of tile features, one HDF5 file a slide, as the store's group `10x` or `20x`.
+    """Import bags of tile features, one file a slide, as the store's group `10x` or `20x`.
 
-    The magnification is the file's attribute `target_magnification`; without one it is taken for 20x with a warning.
-    Rows with a value that is not finite are flagged (`valid` False, zeros). X is float16 where every value fits.
+    Files are HDF5, AnnData (.h5ad) or tensors (.pt): `bag_files`. Their settings say which magnification they hold; one
+    without any is taken for 20x with a warning. Rows with a value that is not finite are flagged (`valid` False,
+    zeros). X is float16 where every value fits.
     """
     results = Path(results)
-    seen = [peek(slide.path) for slide in slides]
+    seen = [peek(slide, name) for slide in slides]
     dims = Counter(dim for dim, _ in seen if dim is not None)
     groups = Counter(group for dim, group in seen if dim is not None and group is not None)
     common_dim, common_group = (counter.most_common(1)[0][0] if counter else None for counter in (dims, groups))
 
     def inputs(slide: Slide) -> dict[str, str]:
         check_file(Path(slide.path))
-        return {"bag": fingerprint(slide.path), "patient": slide.patient_id, "mpp": str(slide.mpp)}
+        found = {"bag": fingerprint(slide.path), "patient": slide.patient_id, "mpp": str(slide.mpp)}
+        settings = companion(slide.path)
+        return found | {"settings": fingerprint(settings)} if settings else found
 
     def work(slide: Slide, receipt: Receipt) -> None:
-        x, spatial, attributes = read_bag(slide)
-        rows, dim = x.shape
+        bag = read_bag(slide, name)
+        rows, dim = bag.x.shape
         if dim != common_dim:
             raise SlideError(
                 f"{slide.path}: features have {dim} dimensions, those of {dims[common_dim]} other slides {common_dim}",
                 mend="extract the slide again with the encoder of the others",
             )
-        magnification, warning = level(slide.path, attributes)
-        if magnification != common_group:
+        if bag.magnification != common_group:
             raise SlideError(
-                f"{slide.path}: features are of {magnification}, those of {groups[common_group]} other slides of "
+                f"{slide.path}: features are of {bag.magnification}, those of {groups[common_group]} other slides of "
                 f"{common_group}",
                 mend="extract the slide again at the magnification of the others, or import the two as two encoders",
             )
-        valid = np.isfinite(x).all(axis=1)
-        x[~valid] = 0
-        if warning:
-            receipt.warnings.append(warning)
-        fits = not rows or np.abs(x).max() <= np.finfo(np.float16).max
-        group = Group(x=x.astype(np.float16 if fits else np.float32), spatial=spatial, obs={"valid": valid})
-        written = {"encoder": name, "source": Path(slide.path).name, "attributes": attributes}
-        _store(receipt, results, name, {magnification: group}, written)
-        receipt.counts = {magnification: rows, "unreadable": int((~valid).sum())}
+        receipt.warnings = bag.warnings
+        fits = not rows or np.abs(bag.x).max() <= np.finfo(np.float16).max
+        group = Group(bag.x.astype(np.float16 if fits else np.float32), bag.spatial, {"valid": bag.valid})
+        written = {"encoder": name, "source": Path(slide.path).name, "attributes": bag.attributes}
+        _store(receipt, results, name, {bag.magnification: group}, written)
+        receipt.counts = {bag.magnification: rows, "unreadable": int((~bag.valid).sum())}
         receipt.info = _info(slide.patient_id, name, dim, slide.path)
         if rows == 0:
             receipt.state, receipt.reason = EMPTY, f"{slide.path} holds a bag of zero rows"
             receipt.mend = "check the tissue of the slide where the features were made"
-        elif not valid.any():
+        elif not bag.valid.any():
             raise SlideError(f"{slide.path}: every row holds a value that is not finite", mend="extract it again")
-        elif receipt.counts["unreadable"]:
-            receipt.warnings.append(f"{receipt.counts['unreadable']} of {rows} rows hold a value that is not finite")
 
     return run_batch("features", slides, work, results=results, recipe=recipe, inputs=inputs, on_error=on_error)
 
 
 def _store(receipt: Receipt, results: Path, name: str, groups: dict[str, Group], written: dict[str, Any]) -> None:
     path = store_path(name, receipt.slide)
-    write_store(results / path, groups, written)
-    receipt.outputs = {path: tree_digest(results / path)}
+    receipt.outputs = {path: write_store(results / path, groups, written)["digest"]}
 
 
 def _info(patient: str, encoder: str, dim: int, path: str | Path) -> dict[str, Any]:

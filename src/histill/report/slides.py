@@ -13,7 +13,6 @@ from histill.magnifications import MAGNIFICATIONS
 from histill.provenance import EMPTY, OK, QUARANTINED, Receipt, read_json
 
 SLIDE_STAGES = ("inspect", "tissue", "tiles", "features")
-FLAGS = ("pen", "blur", "black", "white")
 THUMBNAIL_PX = 460
 THUMBNAIL_BYTES = 40_000
 _QUALITIES = (82, 70, 58, 45, 35)  # of JPEG, tried in turn until a thumbnail is small enough
@@ -84,13 +83,32 @@ def resolution_table(slides: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def quality_counts(receipts: list[Receipt]) -> list[dict[str, Any]]:
     """By magnification: tiles that touch tissue, how many carry each quality flag, and how many are kept."""
+    from histill.slides.quality import FLAGS
+
     counted = [receipt.counts for receipt in receipts if receipt.counts]
     rows = []
     for level in MAGNIFICATIONS:
         of = {name: [int(c[f"{name}_{level}"]) for c in counted] for name in ("tiles", *FLAGS, "kept")}
         sums = {name: sum(values) for name, values in of.items()}
-        rows.append({"magnification": level, **sums, "median_kept": statistics.median(of["kept"] or [0])})
+        flags = {flag: sums.pop(flag) for flag in FLAGS}
+        median = statistics.median(of["kept"] or [0])
+        rows.append({"magnification": level, **sums, "flags": flags, "median_kept": median})
     return rows if counted else []
+
+
+def lights(receipts: list[Receipt]) -> dict[str, Any] | None:
+    """Slides by traffic light; those that are not green with their reasons, worst first. None before the stage ran."""
+    from histill.slides.summary import GREEN, LIGHTS, RULE
+
+    found = {receipt.slide: receipt.info["quality"] for receipt in receipts if "quality" in receipt.info}
+    if not found:
+        return None
+    rows = [{"slide": slide, **quality} for slide, quality in found.items() if quality["light"] != GREEN]
+    return {
+        "counts": {light: sum(quality["light"] == light for quality in found.values()) for light in LIGHTS},
+        "rows": sorted(rows, key=lambda row: (LIGHTS.index(row["light"]), row["slide"])),
+        "rule": RULE,
+    }
 
 
 def tissue_facts(receipts: list[Receipt]) -> dict[str, Any]:

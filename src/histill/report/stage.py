@@ -58,6 +58,7 @@ def collect(config: dict[str, Any], results: Path) -> dict[str, Any]:
         "warnings": slides.warnings(receipts),
         "resolution": slides.resolution_table(inspected),
         "quality": slides.quality_counts(receipts.get("tiles", [])),
+        "lights": slides.lights(receipts.get("tiles", [])),
         "tissue": slides.tissue_facts(receipts["tissue"]) if "tissue" in receipts else None,
         "pictured": pictured,
         "features": _features(receipts),

@@ -27,7 +27,7 @@ def glass_colour(rgb: np.ndarray) -> np.ndarray:
     float32 [3].
     """
     pixels = rgb.reshape(-1, 3)[:: max(1, rgb.shape[0] * rgb.shape[1] // 500_000)]
-    low, high = pixels.min(1), pixels.max(1)
+    low, high = lowest(pixels), highest(pixels)
     bright = pixels[(low >= _GLASS_MIN) & (high - low.astype(np.int16) <= _GLASS_SPREAD)]
     if len(bright) < max(1, _GLASS_SHARE * len(pixels)):
         return np.full(3, DEFAULT_GLASS, np.float32)
@@ -50,14 +50,24 @@ def optical_density(rgb: np.ndarray, glass: np.ndarray) -> np.ndarray:
     return density
 
 
+def highest(channels: np.ndarray) -> np.ndarray:
+    """Largest of three channels [H, W, 3], [H, W]; many times faster than a reduction along a short last axis."""
+    return np.maximum(np.maximum(channels[..., 0], channels[..., 1]), channels[..., 2])
+
+
+def lowest(channels: np.ndarray) -> np.ndarray:
+    """Smallest of three channels [H, W, 3], [H, W]."""
+    return np.minimum(np.minimum(channels[..., 0], channels[..., 1]), channels[..., 2])
+
+
 def chroma(density: np.ndarray) -> np.ndarray:
     """How coloured a pixel is: largest minus smallest density; stain has it, glass, dust and shadow have not."""
-    return density.max(2) - density.min(2)
+    return highest(density) - lowest(density)
 
 
 def dark(rgb: np.ndarray) -> np.ndarray:
     """Pixels without light, bool [H, W]."""
-    return rgb.max(2) < DARK
+    return highest(rgb) < DARK
 
 
 def coloured_ink(density: np.ndarray) -> np.ndarray:
@@ -74,12 +84,12 @@ def coloured_ink(density: np.ndarray) -> np.ndarray:
 
 def black(rgb: np.ndarray, density: np.ndarray) -> np.ndarray:
     """Unlit pixels, black marker, and black pigment of the same looks: dark and neutral. bool [H, W]."""
-    return dark(rgb) | ((rgb.max(2) < 90) & (chroma(density) < 0.15))
+    return dark(rgb) | ((highest(rgb) < 90) & (chroma(density) < 0.15))
 
 
 def glass(density: np.ndarray) -> np.ndarray:
     """Empty glass or the lumen of a vessel: hardly any density in any channel. bool [H, W]."""
-    return density.max(2) < 0.04
+    return highest(density) < 0.04
 
 
 def is_fluorescence(rgb: np.ndarray) -> bool:

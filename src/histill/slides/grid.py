@@ -6,6 +6,7 @@ edges that coincide on the target grid coincide on the slide, and nothing accumu
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from histill.magnifications import MAGNIFICATIONS
 
 MPP_20X = MAGNIFICATIONS["20x"]
+_NOTHING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,14 @@ class Grid:
         return Grid(self.parents[rows], self.children.reshape(-1, 4, 4)[rows].reshape(-1, 4))
 
 
-def step(size: int, overlap: float) -> int:
+def step(size: int, overlap: float, mpp: float = 0.5) -> int:
     """Step of 10x tiles in 10x pixels: `size * (1 - overlap)`, rounded, and more than half a tile.
 
-    At half a tile the children of neighbours would coincide.
+    At half a tile the children of neighbours would coincide; one level-0 pixel more (of `mpp` µm) keeps them apart.
     """
     if not 0 <= overlap < 0.5:
         raise ValueError(f"overlap {overlap} is outside 0 (included) to 0.5 (excluded)")
-    return max(round(size * (1 - overlap)), size // 2 + 1)
+    return max(round(size * (1 - overlap)), size // 2 + math.ceil(mpp / MAGNIFICATIONS["10x"]))
 
 
 def make_grid(dimensions: tuple[int, int], mpp: tuple[float, float], size: int, overlap: float = 0.0) -> Grid:
@@ -61,8 +63,9 @@ def make_grid(dimensions: tuple[int, int], mpp: tuple[float, float], size: int, 
     """
     if size < 2 or size % 2:
         raise ValueError(f"tile size {size} is not an even number of pixels")
-    x_edges = _edges(dimensions[0], mpp[0], size, overlap)
-    y_edges = _edges(dimensions[1], mpp[1], size, overlap)
+    stride = 2 * step(size, overlap, max(mpp))  # in 20x pixels
+    x_edges = _edges(dimensions[0], mpp[0], size, stride)
+    y_edges = _edges(dimensions[1], mpp[1], size, stride)
     rows, columns = np.meshgrid(np.arange(len(y_edges)), np.arange(len(x_edges)), indexing="ij")
     x, y = x_edges[columns.ravel()], y_edges[rows.ravel()]  # [N, 3]: left, middle, right; top, middle, bottom
     parents = _boxes(x[:, 0], y[:, 0], x[:, 2], y[:, 2])
@@ -70,9 +73,8 @@ def make_grid(dimensions: tuple[int, int], mpp: tuple[float, float], size: int, 
     return Grid(parents, np.stack(quarters, axis=1).reshape(-1, 4))
 
 
-def _edges(length: int, mpp: float, size: int, overlap: float) -> np.ndarray:
+def _edges(length: int, mpp: float, size: int, stride: int) -> np.ndarray:
     """Left, middle and right edge of every full tile along one axis, int64 [n, 3]."""
-    stride = 2 * step(size, overlap)  # in 20x pixels
     count = max(0, int((length * mpp / MPP_20X - 2 * size) // stride) + 2)
     starts = stride * np.arange(count)[:, None]
     edges = np.rint((starts + np.array([0, size, 2 * size])) * (MPP_20X / mpp)).astype(np.int64)
@@ -89,16 +91,20 @@ class Coverage:
     Parameters
     ----------
     mask
-        bool, or float32 shares of 0 to 1, [H, W] over the whole slide.
+        bool or uint8 [H, W] over the whole slide.
     dimensions
         (width, height) of the slide in level-0 pixels.
+    full
+        Value of the mask's pixels that are wholly covered.
     """
 
-    def __init__(self, mask: np.ndarray, dimensions: tuple[int, int]):
+    def __init__(self, mask: np.ndarray, dimensions: tuple[int, int], full: int = 1):
         import cv2
 
-        values = mask if mask.dtype == np.float32 else mask.astype(np.uint8)
-        self.integral = cv2.integral(values, sdepth=cv2.CV_64F)
+        # Whole numbers of 4 bytes: half the memory of floats, and exact.
+        depth = cv2.CV_32S if mask.size * full < 1 << 31 else cv2.CV_64F
+        self.integral = cv2.integral(mask.view(np.uint8), sdepth=depth)
+        self.full = full
         self.scale = mask.shape[1] / dimensions[0], mask.shape[0] / dimensions[1]
 
     def of(self, boxes: np.ndarray) -> np.ndarray:
@@ -106,7 +112,9 @@ class Coverage:
         x0, x1 = boxes[:, 0] * self.scale[0], (boxes[:, 0] + boxes[:, 2]) * self.scale[0]
         y0, y1 = boxes[:, 1] * self.scale[1], (boxes[:, 1] + boxes[:, 3]) * self.scale[1]
         total = self._at(x1, y1) - self._at(x0, y1) - self._at(x1, y0) + self._at(x0, y0)
-        return np.clip(total / ((x1 - x0) * (y1 - y0)), 0, 1).astype(np.float32)
+        share = np.clip(total / ((x1 - x0) * (y1 - y0) * self.full), 0, 1).astype(np.float32)
+        share[share < _NOTHING] = 0  # the difference of large sums: where nothing is covered, 1e-15 may be left
+        return share
 
     def _at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """The integral up to (x, y), exact between pixels since the mask is constant within each."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from histill import stages
+from histill import isolation, stages
 from histill.batches import run_batch
 from histill.cohort.sheets import Slide
 from histill.errors import HistillError, SlideError
-from histill.provenance import Receipt, file_digest, fingerprint, read_json, write_json
+from histill.provenance import Receipt, file_digest, read_json, write_json
 from histill.slides import resolution
+from histill.slides.parts import slide_fingerprint
 from histill.slides.readers import SlideReader, check_file, open_slide
 
 STAGE = "inspect"
@@ -37,10 +38,11 @@ def run(slides: list[Slide], *, config: dict[str, Any], results: str | Path) -> 
     def inputs(slide: Slide) -> dict[str, str]:
         check_file(Path(slide.path))
         override = "none" if slide.mpp is None else repr(float(slide.mpp))
-        return {"slide": fingerprint(slide.path), "mpp": override}
+        return {"slide": slide_fingerprint(slide.path), "mpp": override}
 
     def work(slide: Slide, receipt: Receipt) -> None:
-        with open_slide(slide.path, config["slides"]["reader"]) as reader:
+        options = config["slides"]
+        with open_slide(slide.path, options["reader"], icc=options["icc"], resample=options["resample"]) as reader:
             facts, receipt.warnings = describe(reader, override=slide.mpp, config=config)
         facts["fingerprint"] = receipt.inputs["slide"]
         path = slide_file(results, slide.slide_id, "slide.json")
@@ -63,6 +65,7 @@ def run(slides: list[Slide], *, config: dict[str, Any], results: str | Path) -> 
         recipe=stages.recipe(STAGE, config),
         inputs=inputs,
         on_error=config["on_error"],
+        limits=isolation.limits(config),
     )
 
 
@@ -85,11 +88,14 @@ def describe(
     scale = reader.levels[-1].downsample
     span = min(width, max(1, int(probe[0] * scale))), min(height, max(1, int(probe[1] * scale)))
     reader.read_region((width - span[0]) // 2, (height - span[1]) // 2, *span, *probe)
-    found = resolution.resolve(reader.properties, reader.vendor, override=override, name=name)
-    resolution.check_size((width, height), (found.x, found.y), name=name)
+    size = width, height
+    found = resolution.resolve(reader.properties, reader.vendor, override=override, name=name, dimensions=size)
+    resolution.check_size(size, (found.x, found.y), name=name)
     allow = config["slides"]["allow_upsampling"]
-    coarse = resolution.check_target(found.x, found.y, allow_upsampling=allow, name=name)
-    power = reader.properties.get("openslide.objective-power") or reader.properties.get("tiffslide.objective-power")
+    coarse = resolution.check_target(
+        found.x, found.y, allow_upsampling=allow, name=name, power=found.power, source=found.source
+    )
+    skewed = resolution.check_levels([(level.width, level.height) for level in reader.levels])
     facts = {
         "vendor": reader.vendor,
         "reader": reader.name,
@@ -97,9 +103,10 @@ def describe(
         "height": height,
         "levels": [level._asdict() for level in reader.levels],
         "mpp": found.as_json(),
-        "objective_power": _float(power),
+        "objective_power": found.power,
+        "icc_profile": reader.icc_profile,
     }
-    return facts, [*reader.refusals, *found.warnings, *coarse]
+    return facts, [*reader.refusals, *reader.notes, *found.warnings, *coarse, *skewed]
 
 
 def slide_file(results: str | Path, slide: str, name: str) -> Path:
@@ -124,10 +131,3 @@ def read_slide(results: str | Path, slide: str) -> dict[str, Any]:
 def geometry(facts: dict[str, Any]) -> tuple[tuple[int, int], tuple[float, float]]:
     """(width, height) in level-0 pixels and (x, y) in µm per pixel, of slide.json's content."""
     return (facts["width"], facts["height"]), (facts["mpp"]["x"], facts["mpp"]["y"])
-
-
-def _float(text: str | None) -> float | None:
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return None

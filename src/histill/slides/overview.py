@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -9,16 +11,18 @@ import numpy as np
 
 from histill.errors import SlideError
 from histill.provenance import atomic_file
-from histill.slides.readers import LEVEL_TOLERANCE, SlideReader
+from histill.slides.readers import SlideReader
 
-_BAND_PIXELS = 1 << 24  # pixels of a level held at once
+_BLOCK = 4096, 2048  # pixels (x, y) of a level held at once: whole tiles of any usual size, so few are decoded twice
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 
 
 def read_overview(reader: SlideReader, mpp: tuple[float, float], target: float) -> np.ndarray:
     """The whole slide at about `target` µm per pixel.
 
-    Read in bands, so that a slide without coarse levels needs no more memory than another.
+    Read in blocks, so that a slide without coarse levels needs no more memory than another. Blocks begin and end on
+    whole pixels of the level that is read, which cuts the time of resampling to a fraction; a pixel of the overview is
+    off by at most one pixel of that level.
 
     Parameters
     ----------
@@ -29,17 +33,40 @@ def read_overview(reader: SlideReader, mpp: tuple[float, float], target: float) 
     -------
     uint8 RGB array [height * mpp_y / target, width * mpp_x / target, 3], rounded, at least one pixel a side.
     """
-    width, height = reader.dimensions
-    out_width, out_height = max(1, round(width * mpp[0] / target)), max(1, round(height * mpp[1] / target))
-    fine = [level.downsample for level in reader.levels if level.downsample <= width / out_width * LEVEL_TOLERANCE]
-    row_pixels = (width / max(fine, default=1.0)) * (height / out_height / max(fine, default=1.0))
-    step = max(1, int(_BAND_PIXELS / row_pixels))
-    picture = np.empty((out_height, out_width, 3), np.uint8)
-    for top in range(0, out_height, step):
-        bottom = min(top + step, out_height)
-        y0, y1 = round(top * height / out_height), round(bottom * height / out_height)
-        picture[top:bottom] = reader.read_region(0, y0, width, max(1, y1 - y0), out_width, bottom - top)
+    full = reader.dimensions
+    size = [max(1, round(side * value / target)) for side, value in zip(full, mpp, strict=True)]
+    downsample = reader.level_for(full[0] / size[0], full[1] / size[1]).downsample
+    columns, rows = (list(_spans(size[axis], full[axis], _BLOCK[axis], downsample)) for axis in (0, 1))
+    picture = np.empty((size[1], size[0], 3), np.uint8)
+    for top, bottom, y0, y1 in rows:
+        for left, right, x0, x1 in columns:
+            block = reader.read_region(x0, y0, x1 - x0, y1 - y0, right - left, bottom - top)
+            picture[top:bottom, left:right] = block
     return picture
+
+
+def _spans(pixels: int, full: int, block: int, downsample: float) -> Iterator[tuple[int, int, int, int]]:
+    """Blocks along one axis: from and to in overview pixels, from and to in level-0 pixels."""
+    step = max(1, int(block * downsample * pixels / full))
+    edges = [*range(0, pixels, step), pixels]
+    places = [round(whole_pixels(edge * full / pixels, full, downsample)) for edge in edges]
+    for (start, end), (low, high) in zip(pairwise(edges), pairwise(places), strict=True):
+        yield start, end, low, max(high, low + 1)
+
+
+def whole_pixels(place: float, full: int, downsample: float) -> float:
+    """The edge between two pixels of a level that is nearest to a place, both in level-0 pixels of one axis.
+
+    Parameters
+    ----------
+    full
+        Pixels of level 0 along the axis. A level has `full / downsample` pixels, rounded down.
+    downsample
+        Of the level. Where it is no whole number no edge is a whole pixel of level 0, and the place is kept.
+    """
+    if downsample != round(downsample) or full < downsample:
+        return place
+    return min(round(place / downsample), full // downsample) * downsample
 
 
 def write_overview(path: Path, rgb: np.ndarray) -> None:

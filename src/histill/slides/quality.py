@@ -1,31 +1,34 @@
-"""Quality flags of tiles. Colour and brightness for gross artefacts, sharpness for strong defocus; no weights.
+"""Quality flags of tiles. Colour, brightness and shape for gross artefacts, sharpness for defocus; no weights.
 
-What they are and are not: `pen` is blue, green or red marker; `black` is unlit border, black marker or black pigment,
-which look the same; `white` is empty glass or lumen; `blur` is defocus as of a Gaussian of 3 µm and more. Less blur,
-folds, bubbles and compression are not detected.
+What they are: `pen` is red, green, blue or black marker, its colour in `pen_colour`; `blur` is defocus as of a Gaussian
+of 2 µm and more; `fold` is tissue on tissue; `blood` is a lake of erythrocytes; `black` is unlit border and black
+pigment; `white` is empty glass or lumen. What they are not: bubbles, knife marks and compression are not detected.
 """
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
-from histill.slides import colour
+from histill.slides import colour, detail
+from histill.slides.fold import SMOOTH_UM, fold_levels, fold_mask
 from histill.slides.grid import Coverage, Grid
-from histill.slides.readers import SlideReader
+from histill.slides.ink import COLOURS, find_ink, ink_pixels
 
-FLAGS = ("pen", "blur", "black", "white")
-SHARE = {"pen": 0.10, "black": 0.25, "white": 0.90}  # of the tile's area
-BLUR_MPP = 2.0  # µm per pixel at which sharpness is judged
-# Laplacian energy over variance of the optical density at 2 µm per pixel. Sharp H&E has 1.3 to 9, after a Gaussian of
-# 2 µm 0.07 to 0.9, of 3 µm 0.02 to 0.32 (124 tiles of 4 slides and 5 fields).
-BLUR_RATIO = 0.3
-MIN_CONTRAST = 0.006  # standard deviation of density below which there is nothing to be sharp
-_BLOCK = 512  # pixels at BLUR_MPP read at once
+FLAGS = ("pen", "blur", "fold", "blood", "black", "white")
+# Of the tile's area. A fold of 24 µm across half a 10x tile of 224 px covers 0.05.
+SHARE = {"pen": 0.10, "fold": 0.05, "blood": 0.10, "black": 0.25, "white": 0.90}
+_BAND = 512  # rows of the overview whose density is held at once
 
 
-def colour_flags(overview: np.ndarray, dimensions: tuple[int, int], boxes: np.ndarray) -> dict[str, np.ndarray]:
-    """Flags `pen`, `black` and `white` from the slide's overview.
+def flags_of(
+    overview: np.ndarray,
+    dimensions: tuple[int, int],
+    mpp: tuple[float, float],
+    grid: Grid,
+    fine: detail.Detail,
+    glass: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """All flags of the 10x tiles of a grid, followed by those of their children.
 
     Parameters
     ----------
@@ -33,81 +36,79 @@ def colour_flags(overview: np.ndarray, dimensions: tuple[int, int], boxes: np.nd
         uint8 RGB [H, W, 3] of the whole slide.
     dimensions
         (width, height) of the slide in level-0 pixels.
-    boxes
-        Tiles [N, 4]: x, y, width, height in level-0 pixels.
+    mpp
+        (x, y) of level 0, µm per pixel.
+    grid
+        N 10x tiles with their children.
+    fine
+        `histill.slides.detail.measure` of the same grid.
+    glass
+        Colour of the slide's glass, float32 [3].
 
     Returns
     -------
-    Flag to bool [N].
+    Flag to bool [5 N], and `pen_colour`, text [5 N], empty where there is no pen.
     """
-    density = colour.optical_density(overview, colour.glass_colour(overview))
-    masks = {
-        "pen": colour.coloured_ink(density),
-        "black": colour.black(overview, density),
-        "white": colour.glass(density),
+    boxes = np.concatenate([grid.parents, grid.children])
+    overview_mpp = mpp[0] * dimensions[0] / overview.shape[1]
+    flags, inks = overview_flags(overview, dimensions, overview_mpp, boxes, glass)
+    # Red on the overview is ink or a lake of blood; its grain tells.
+    inks[0] = np.where(fine.granular, 0, inks[0])
+    pen = inks.sum(0) >= SHARE["pen"]
+    colours = np.array(COLOURS)[inks.argmax(0)] if len(boxes) else np.zeros(0, "<U5")
+    red = pen & (colours == "red")
+    return {
+        "pen": pen,
+        "pen_colour": np.where(pen, colours, ""),
+        "blur": fine.blur,
+        "blood": (fine.blood >= SHARE["blood"]) & fine.granular & ~red,
+        **flags,
     }
-    return {flag: Coverage(mask, dimensions).of(boxes) >= SHARE[flag] for flag, mask in masks.items()}
 
 
-def blur_flags(reader: SlideReader, mpp: tuple[float, float], grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """Flag `blur` of 10x tiles and of their children; the slide is read block by block where there are tiles.
-
-    A slide scanned coarser than 2 µm per pixel is not judged: nothing is flagged.
-
-    Returns
-    -------
-    bool [N] and bool [4 N].
-    """
-    parents, children = np.zeros(len(grid.parents), bool), np.zeros(len(grid.children), bool)
-    if max(mpp) > BLUR_MPP or not len(grid.parents):
-        return parents, children
-    side = _BLOCK * BLUR_MPP / np.array(mpp)
-    block = (grid.parents[:, :2] // side).astype(np.int64)
-    _, member = np.unique(block, axis=0, return_inverse=True)
-    for rows in np.split(np.argsort(member, kind="stable"), np.flatnonzero(np.diff(np.sort(member))) + 1):
-        part = grid.take(rows)
-        boxes = np.concatenate([part.parents, part.children])
-        flags = _blurred(reader, mpp, boxes)
-        parents[rows] = flags[: len(rows)]
-        children.reshape(-1, 4)[rows] = flags[len(rows) :].reshape(-1, 4)
-    return parents, children
-
-
-def sharpness(density: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Laplacian energy over variance, and standard deviation, of boxes of a density image at 2 µm per pixel.
+def overview_flags(
+    overview: np.ndarray, dimensions: tuple[int, int], overview_mpp: float, boxes: np.ndarray, glass: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What the overview shows of tiles.
 
     Parameters
     ----------
-    density
-        float32 [H, W].
-    edges
-        int [N, 4]: left, top, right, bottom in its pixels.
+    overview_mpp
+        µm per pixel of the overview.
+    boxes
+        Tiles [N, 4]: x, y, width, height in level-0 pixels.
+    glass
+        Colour of the slide's glass, float32 [3].
 
     Returns
     -------
-    float64 [N] each.
+    Flags `fold`, `black` and `white` to bool [N]; and the share of red, green, blue and black ink, float32 [4, N]. Red
+    may be blood as well.
     """
-    laplacian = cv2.Laplacian(density, cv2.CV_32F)
-    left, top, right, bottom = edges.T
-    area = (right - left) * (bottom - top)
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        total = cv2.integral(values, sdepth=cv2.CV_64F)
-        return (total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left]) / area
-
-    variance = np.maximum(mean(density * density) - mean(density) ** 2, 1e-12)
-    return mean(laplacian * laplacian) / variance, np.sqrt(variance)
+    ink, masks = _masks(overview, overview_mpp, glass)
+    flags = {flag: Coverage(mask, dimensions).of(boxes) >= SHARE[flag] for flag, mask in masks.items()}
+    inks = np.zeros((len(COLOURS), len(boxes)), np.float32)
+    for value in np.flatnonzero(np.bincount(ink.ravel(), minlength=len(COLOURS) + 1)[1:]):
+        inks[value] = Coverage(ink == value + 1, dimensions).of(boxes)
+    return flags, inks
 
 
-def _blurred(reader: SlideReader, mpp: tuple[float, float], boxes: np.ndarray) -> np.ndarray:
-    x0, y0 = boxes[:, :2].min(0)
-    x1, y1 = (boxes[:, :2] + boxes[:, 2:]).max(0)
-    out = max(1, round((x1 - x0) * mpp[0] / BLUR_MPP)), max(1, round((y1 - y0) * mpp[1] / BLUR_MPP))
-    rgb = reader.read_region(int(x0), int(y0), int(x1 - x0), int(y1 - y0), *out)
-    glass = np.full(3, colour.DEFAULT_GLASS, np.float32)  # a block may hold none; the ratio does not depend on it
-    density = colour.optical_density(rgb, glass).mean(2)
-    scale = np.array(out) / np.array([x1 - x0, y1 - y0])
-    low = np.floor((boxes[:, :2] - [x0, y0]) * scale).astype(np.int64)
-    high = np.maximum(np.rint((boxes[:, :2] + boxes[:, 2:] - [x0, y0]) * scale).astype(np.int64), low + 1)
-    ratio, contrast = sharpness(density, np.concatenate([low, np.minimum(high, out)], axis=1))
-    return (ratio < BLUR_RATIO) & (contrast > MIN_CONTRAST)
+def _masks(overview: np.ndarray, mpp: float, glass: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Ink (`histill.slides.ink.Ink.colour`) and the masks of `fold`, `black` and `white`; density in bands of rows."""
+    pixels = np.empty(overview.shape[:2], np.uint8)
+    levels = np.empty(overview.shape, np.uint8)
+    stained, empty = np.empty(overview.shape[:2], bool), np.empty(overview.shape[:2], bool)
+    halo = int(np.ceil(4 * SMOOTH_UM / mpp)) + 1
+    for top in range(0, len(overview), _BAND):
+        rows, above = slice(top, top + _BAND), min(halo, top)
+        inner = slice(above, above + _BAND)
+        band = overview[top - above : top + _BAND + halo]
+        density = colour.optical_density(band, glass)
+        levels[rows] = fold_levels(density, mpp)[inner]
+        density = density[inner]
+        pixels[rows] = ink_pixels(band[inner], density)
+        stained[rows] = colour.chroma(density) > 0.03
+        empty[rows] = colour.glass(density)
+    ink = find_ink(pixels, mpp)
+    stained &= (ink.colour == 0) & ~ink.black
+    return ink.colour, {"fold": fold_mask(levels, stained, mpp), "black": ink.black, "white": empty}

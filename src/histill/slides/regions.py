@@ -22,6 +22,10 @@ from histill.provenance import digest, write_json
 GENERATOR = "histill"
 _SIMPLIFY = 0.5  # pixels of the overview: half of what the mask resolves
 _SHIFT = 4  # fractional bits of cv2.fillPoly
+QUARTERS = 4  # what `to_mask` gives a pixel that lies wholly in tissue
+_MOSTLY_INSIDE = 0.8  # of the drawn area; people draw a little beyond the slide, hardly a fifth
+_NAMED = 5  # features that a message lists
+_OTHER_OBJECTS = ("detection", "cell", "tile", "tma_core", "root")  # QuPath's, beside annotations
 _MEND = "mend it in QuPath (polygons only, coordinates in level-0 pixels), or delete it to have tissue found again"
 
 
@@ -95,15 +99,15 @@ def to_mask(polygons: list[Polygon], dimensions: tuple[int, int], size: tuple[in
 
     Returns
     -------
-    float32 [H, W], the share of each pixel in tissue, in quarters.
+    uint8 [H, W], quarters of each pixel in tissue: 0 to 4.
     """
     fine = np.zeros((2 * size[0], 2 * size[1]), np.uint8)
     scale = np.array([fine.shape[1] / dimensions[0], fine.shape[0] / dimensions[1]])
     for polygon in polygons:
         rings = [polygon.exterior, *polygon.interiors]
         points = [np.rint((np.asarray(ring.coords) * scale - 0.5) * (1 << _SHIFT)).astype(np.int32) for ring in rings]
-        cv2.fillPoly(fine, points, 4, shift=_SHIFT)
-    return cv2.resize(fine, size[::-1], interpolation=cv2.INTER_AREA).astype(np.float32) / 4
+        cv2.fillPoly(fine, points, QUARTERS, shift=_SHIFT)
+    return cv2.resize(fine, size[::-1], interpolation=cv2.INTER_AREA)
 
 
 def write(path: str | Path, polygons: list[Polygon]) -> None:
@@ -122,7 +126,9 @@ def write(path: str | Path, polygons: list[Polygon]) -> None:
 def read(path: str | Path, dimensions: tuple[int, int]) -> Regions:
     """Read tissue, checked and clipped to the slide.
 
-    A FeatureCollection, a single feature or a list of features; annotations of QuPath's class `Ignore*` are cut out.
+    A FeatureCollection, a single feature or a list of features. Annotations of any class are tissue, but for QuPath's
+    class `Ignore*`, which is cut out. Points, lines, and QuPath's detections, cells, tiles and cores of a TMA grid are
+    left out with a warning.
 
     Raises
     ------
@@ -132,18 +138,34 @@ def read(path: str | Path, dimensions: tuple[int, int]) -> Regions:
     """
     collection = _load(path)
     features = features_of(collection, path)
-    tissue, ignored, warnings = [], [], []
+    tissue, ignored, left_out, warnings = [], [], [], []
     for number, feature in enumerate(features, 1):
+        why = _no_outline(feature)
+        if why:
+            left_out.append(f"feature {number}: its geometry is {why}")
+            continue
         polygon = _polygon(feature, f"{path}: feature {number}")
         if not polygon.is_valid:
             warnings.append(f"tissue.geojson: feature {number}: {shapely.is_valid_reason(polygon)}; repaired")
-            polygon = shapely.make_valid(polygon)
-        (ignored if _class_name(feature).startswith("Ignore") else tissue).append(polygon)
+            polygon = _polygons_of(shapely.make_valid(polygon))
+        (ignored if _class_name(feature).casefold().startswith("ignore") else tissue).append(polygon)
+    if left_out and not tissue:
+        raise SlideError(
+            f"{path}: holds no outline of tissue: {_some(left_out)}, not Polygon or MultiPolygon", mend=_MEND
+        )
+    if left_out:
+        warnings.append(f"tissue.geojson: {len(left_out)} features are no outlines and left out: {_some(left_out)}")
     merged = shapely.difference(shapely.union_all(tissue), shapely.union_all(ignored))
     polygons = _tidy(merged, dimensions)
     if not merged.is_empty and not polygons:
         raise SlideError(
             f"{path}: all its polygons lie outside the slide of {dimensions[0]} × {dimensions[1]} pixels", mend=_MEND
+        )
+    kept = sum(polygon.area for polygon in polygons) / merged.area if polygons else 1.0
+    if kept < _MOSTLY_INSIDE:
+        warnings.append(
+            f"tissue.geojson: {1 - kept:.0%} of its area lies outside the slide of {dimensions[0]} × {dimensions[1]} "
+            "pixels and was cut off: is it drawn for this slide, in pixels of level 0?"
         )
     made = collection.get(GENERATOR) if isinstance(collection, dict) else None
     edited = not isinstance(made, dict) or made.get("digest") != digest(features)
@@ -201,7 +223,7 @@ def _load(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SlideError(f"{path}: cannot be read: {error.strerror}", mend=_MEND) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SlideError(f"{path}: is not valid JSON: {error}", mend=_MEND) from None
 
 
@@ -219,8 +241,35 @@ def _polygon(feature: Any, at: str) -> Polygon | MultiPolygon:
     return polygon
 
 
+def _no_outline(feature: Any) -> str | None:
+    """What a feature is in place of an outline drawn by a person; None if it is one, or nothing known."""
+    if not isinstance(feature, dict):
+        return None
+    geometry, properties = feature.get("geometry"), feature.get("properties")
+    kind = geometry.get("type") if isinstance(geometry, dict) else None
+    if kind in ("Point", "MultiPoint", "LineString", "MultiLineString"):
+        return kind
+    made = properties.get("objectType", properties.get("object_type")) if isinstance(properties, dict) else None
+    if made in _OTHER_OBJECTS:
+        return f"that of a {made}"
+    old = feature.get("id")  # QuPath 0.2 told the kind of an object by its id
+    known = {f"Path{name.capitalize()}Object": name for name in _OTHER_OBJECTS}
+    return f"that of a {known[old]}" if isinstance(old, str) and old in known else None
+
+
+def _polygons_of(geometry: Any) -> MultiPolygon:
+    """The polygons of a geometry; repair may leave lines and points beside them."""
+    return MultiPolygon([part for part in shapely.get_parts(geometry) if isinstance(part, Polygon)])
+
+
 def _class_name(feature: Any) -> str:
     properties = feature.get("properties")
     label = properties.get("classification") if isinstance(properties, dict) else None
-    name = label.get("name") if isinstance(label, dict) else label
-    return name if isinstance(name, str) else ""
+    if isinstance(label, dict):
+        names = label.get("names")  # of derived classes, since QuPath 0.4
+        label = label.get("name") or (names[0] if isinstance(names, list) and names else "")
+    return label if isinstance(label, str) else ""
+
+
+def _some(texts: list[str]) -> str:
+    return "; ".join(texts[:_NAMED]) + (f" and {len(texts) - _NAMED} more" if len(texts) > _NAMED else "")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from histill.errors import HistillError
 from histill.provenance import write_csv
+from histill.slides.dicom import series_uid
 
 SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm")
 COLUMNS = ("slide_id", "patient_id", "path")
@@ -19,7 +20,7 @@ def scan(folder: str | Path) -> list[dict[str, str]]:
 
     `slide_id` is the file's stem made safe as a file name, with a number where two would be the same (upper and lower
     case do not count). `patient_id` is the TCGA patient if the name is a TCGA barcode, else the slide id: a guess, to
-    be checked. Of a DICOM series only its first file is named.
+    be checked. Of a DICOM series only its first file is named. PNG and JPEG files are left out: most are previews.
 
     Raises
     ------
@@ -67,22 +68,11 @@ def _unique(name: str, taken: set[str]) -> str:
 
 
 def _one_per_series(paths: list[Path]) -> list[Path]:
-    """Every file, but of the DICOM files of one series only the first; unreadable ones stay, for inspect to explain."""
-    series, kept = set(), []
+    """Every file, but of the DICOM files of one series in a folder only the first."""
+    taken, kept = set(), []
     for path in paths:
-        uid = _series(path) if path.suffix.lower() == ".dcm" else None
-        if uid is None or uid not in series:
+        uid = series_uid(path) if path.suffix.lower() == ".dcm" else None
+        if uid is None or (path.parent, uid) not in taken:
             kept.append(path)
-        if uid is not None:
-            series.add(uid)
+        taken.add((path.parent, uid))
     return kept
-
-
-def _series(path: Path) -> str | None:
-    import openslide
-
-    try:
-        with openslide.OpenSlide(path) as slide:
-            return slide.properties.get("dicom.SeriesInstanceUID")
-    except openslide.OpenSlideError:
-        return None

@@ -24,6 +24,7 @@ SCHEMA = pa.schema(
         *((name, pa.int32()) for name in ("x", "y", "width", "height")),
         ("tissue", pa.float32()),
         *((flag, pa.bool_()) for flag in FLAGS),
+        ("pen_colour", pa.string()),
         ("keep", pa.bool_()),
         ("parent", pa.int32()),
     ]
@@ -33,7 +34,7 @@ Columns = dict[str, np.ndarray]
 
 def empty() -> Columns:
     """Columns of zero rows."""
-    return {field.name: np.zeros(0, "<U3" if field.name == "magnification" else np.float64) for field in SCHEMA}
+    return {field.name: np.zeros(0, "<U5" if pa.types.is_string(field.type) else np.float64) for field in SCHEMA}
 
 
 def write(path: Path, columns: Columns, *, size: int, overlap: float) -> None:
@@ -80,7 +81,7 @@ def _to_arrow(values: np.ndarray, kind: pa.DataType) -> pa.Array:
 
 def _to_numpy(column: pa.ChunkedArray, kind: pa.DataType) -> np.ndarray:
     if pa.types.is_string(kind):
-        return np.array(column.to_pylist(), dtype="<U3")
+        return np.array(column.to_pylist(), dtype="<U5")
     parts = [_chunk(chunk, kind) for chunk in column.chunks]
     dtype = bool if pa.types.is_boolean(kind) else "int32" if pa.types.is_int32(kind) else "float32"
     return np.concatenate(parts).astype(dtype) if parts else np.zeros(0, dtype)

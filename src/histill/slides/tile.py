@@ -1,29 +1,43 @@
-"""Stage `tiles`: the table of 10x tiles and their 20x children, with tissue fraction and quality flags."""
+"""Stage `tiles`: the table of 10x tiles and their 20x children, with tissue fraction and quality flags.
+
+Beside it lies quality.json: the slide's summary with a traffic light, and its stain statistics.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from histill import stages
+from histill import isolation, stages
 from histill.batches import read_receipt, run_batch
 from histill.cohort.sheets import Slide
 from histill.magnifications import MAGNIFICATIONS
-from histill.provenance import EMPTY, Receipt, file_digest
-from histill.slides import quality, regions, table
-from histill.slides.grid import Coverage, Grid, make_grid
+from histill.provenance import EMPTY, Receipt, file_digest, write_json
+from histill.slides import colour, detail, quality, regions, stain, summary, table
+from histill.slides.grid import Coverage, make_grid
 from histill.slides.inspect import geometry, read_slide, slide_file
 from histill.slides.overview import read_picture
 from histill.slides.readers import SlideReader, open_slide
 
 STAGE = "tiles"
+QUALITY = "quality.json"
+_UNSTAINED = ("pen", "blur", "fold", "blood", "black")  # tiles that say nothing of the stain, kept or not
+_STAIN_TILES = 400  # that the stain is measured on, evenly over the slide
 MEND_EMPTY = "nothing, if the slide is like that; else edit tissue.geojson or the config key tiles"
 
 
+class Examined(NamedTuple):
+    """The tile table, sharpness of its 10x tiles (`histill.slides.detail.Detail`), and the slide's stain statistics."""
+
+    columns: table.Columns
+    sharpness: np.ndarray
+    stain: dict[str, Any]
+
+
 def run(slides: list[Slide], *, config: dict[str, Any], results: str | Path) -> list[Receipt]:
-    """Write `tiles.parquet` of every slide.
+    """Write `tiles.parquet` and `quality.json` of every slide.
 
     The table holds every 10x tile that touches tissue, row-major, then the four children of each in the same order.
     `keep` says which 10x tiles pass (enough tissue, none of the flags in `tiles.exclude`); children follow their
@@ -32,7 +46,7 @@ def run(slides: list[Slide], *, config: dict[str, Any], results: str | Path) -> 
     Parameters
     ----------
     config
-        Complete config; read: `tiles`, `slides.reader`, `on_error`.
+        Complete config; read: `tiles`, `slides`, `on_error`.
     results
         The results folder.
 
@@ -53,13 +67,24 @@ def run(slides: list[Slide], *, config: dict[str, Any], results: str | Path) -> 
         dimensions, mpp = geometry(facts)
         tissue = regions.read(slide_file(results, slide.slide_id, "tissue.geojson"), dimensions)
         overview = read_picture(slide_file(results, slide.slide_id, "overview.jpg"))
-        with open_slide(slide.path, facts["reader"]) as reader:
-            columns = make_table(reader, mpp, tissue.polygons, overview, options)
+        how = config["slides"]
+        with open_slide(slide.path, facts["reader"], icc=how["icc"], resample=how["resample"]) as reader:
+            columns, sharpness, stains = examine(reader, mpp, tissue.polygons, overview, options)
         path = slide_file(results, slide.slide_id, "tiles.parquet")
         table.write(path, columns, size=options["size"], overlap=options["overlap"])
-        receipt.outputs = {path.relative_to(results).as_posix(): file_digest(path)}
+        found = summary.summarise(
+            columns,
+            tissue_mm2=tissue.area_mm2(mpp),
+            sharpness=sharpness,
+            stain=stains,
+            conflicts=facts["mpp"]["conflicts"],
+        )
+        summarised = slide_file(results, slide.slide_id, QUALITY)
+        write_json(summarised, found)
+        receipt.outputs = {file.relative_to(results).as_posix(): file_digest(file) for file in (path, summarised)}
         receipt.counts = count(columns)
         receipt.info = {"size": options["size"], "overlap": options["overlap"], "edited": tissue.edited}
+        receipt.info["quality"] = {"light": found["light"], "reasons": found["reasons"]}
         receipt.warnings = list(tissue.warnings)
         if not receipt.counts["kept_10x"]:
             receipt.state, receipt.reason = EMPTY, why_empty(columns, dimensions, mpp, options)
@@ -67,7 +92,8 @@ def run(slides: list[Slide], *, config: dict[str, Any], results: str | Path) -> 
 
     for slide in slides:
         if read_receipt(results, "tissue", slide.slide_id).state == EMPTY:
-            # The stage passes such a slide on; a table of an earlier run must not stay behind.
+            # The stage passes such a slide on; what an earlier run wrote must not stay behind.
+            slide_file(results, slide.slide_id, QUALITY).unlink(missing_ok=True)
             path = slide_file(results, slide.slide_id, "tiles.parquet")
             table.write(path, table.empty(), size=options["size"], overlap=options["overlap"])
     return run_batch(
@@ -79,16 +105,18 @@ def run(slides: list[Slide], *, config: dict[str, Any], results: str | Path) -> 
         inputs=inputs,
         before="tissue",
         on_error=config["on_error"],
+        limits=isolation.limits(config),
     )
 
 
-def make_table(
+def examine(
     reader: SlideReader, mpp: tuple[float, float], polygons: list, overview: np.ndarray, options: dict[str, Any]
-) -> table.Columns:
-    """The tile table of a slide, column by column.
+) -> Examined:
+    """The tile table of a slide, column by column, with what its pixels say of focus and stain.
 
     The tissue fraction comes from the polygons rasterised at the overview's resolution; with 224 px and 8 µm per pixel
-    it is right to 0.02 for a 10x tile and to 0.05 for a 20x tile.
+    it is right to 0.02 for a 10x tile and to 0.05 for a 20x tile. Where there is too little tissue the tile is left out
+    anyway, so it is not read: no blur and no blood is looked for.
 
     Parameters
     ----------
@@ -103,25 +131,40 @@ def make_table(
     """
     dimensions = reader.dimensions
     grid = make_grid(dimensions, mpp, options["size"], options["overlap"])
+    glass = colour.glass_colour(overview)
     if not len(grid.parents) or not polygons:
-        return table.empty()
-    cover = Coverage(regions.to_mask(polygons, dimensions, overview.shape[:2]), dimensions)
+        return Examined(table.empty(), np.zeros(0, np.float32), stain.statistics(np.zeros((0, 3), np.uint8), glass))
+    inside = regions.to_mask(polygons, dimensions, overview.shape[:2])
+    cover = Coverage(inside, dimensions, full=regions.QUARTERS)
     grid = grid.take(np.flatnonzero(cover.of(grid.parents) > 0))
     boxes = np.concatenate([grid.parents, grid.children])
     number = len(grid.parents)
+    tissue = cover.of(boxes)
+    del cover, inside  # as large as the overview in float64; the flags need the room
+    least = max(options["min_tissue"], np.finfo(np.float32).tiny)
+    fine = detail.measure(reader, mpp, grid, np.flatnonzero(tissue[:number] >= least), glass)
     columns = {
         "magnification": np.repeat(list(MAGNIFICATIONS), [number, 4 * number]),
         **dict(zip(("x", "y", "width", "height"), boxes.T, strict=True)),
-        "tissue": cover.of(boxes),
-        **quality.colour_flags(overview, dimensions, boxes),
-        "blur": np.concatenate(_blur(reader, mpp, grid, cover.of(grid.parents), options)),
+        "tissue": tissue,
+        **quality.flags_of(overview, dimensions, mpp, grid, fine, glass),
         "parent": np.concatenate([np.full(number, -1), np.repeat(np.arange(number), 4)]),
     }
-    keep = columns["tissue"][:number] >= max(options["min_tissue"], np.finfo(np.float32).tiny)
+    keep = tissue[:number] >= least
     for flag in options["exclude"]:
         keep &= ~columns[flag][:number]
     # A 10x tile goes with its four children or not at all: a bag then covers the same tissue at both magnifications.
-    return columns | {"keep": np.concatenate([keep, np.repeat(keep, 4)])}
+    columns["keep"] = np.concatenate([keep, np.repeat(keep, 4)])
+    clean = np.flatnonzero(keep & fine.judged & ~np.any([columns[flag][:number] for flag in _UNSTAINED], axis=0))
+    sample = fine.pixels[clean[:: max(1, len(clean) // _STAIN_TILES)]].reshape(-1, 3)
+    return Examined(columns, fine.sharpness, stain.statistics(sample, glass))
+
+
+def make_table(
+    reader: SlideReader, mpp: tuple[float, float], polygons: list, overview: np.ndarray, options: dict[str, Any]
+) -> table.Columns:
+    """The tile table alone; as `examine`."""
+    return examine(reader, mpp, polygons, overview, options).columns
 
 
 def count(columns: table.Columns) -> dict[str, float]:
@@ -141,7 +184,7 @@ def why_empty(
 ) -> str:
     """Why no 10x tile is kept, in one line."""
     size = options["size"]
-    if min(side * value for side, value in zip(dimensions, mpp, strict=True)) < size - 0.5 * max(mpp):
+    if not len(make_grid(dimensions, mpp, size).parents):
         return f"the slide of {dimensions[0]} × {dimensions[1]} pixels is smaller than one 10x tile of {size} µm"
     counts = count(columns)
     total = counts["tiles_10x"]
@@ -151,14 +194,3 @@ def why_empty(
     small = int(np.count_nonzero(columns["tissue"][:total] < options["min_tissue"]))
     bare = f"{small} below {options['min_tissue']:g} tissue"
     return f"none of {total} 10x tiles passes: {bare}; flagged: {flags or 'none'}"
-
-
-def _blur(
-    reader: SlideReader, mpp: tuple[float, float], grid: Grid, tissue: np.ndarray, options: dict[str, Any]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Blur where there is enough tissue; elsewhere nothing is read, since the tile is left out anyway."""
-    rows = np.flatnonzero(tissue >= options["min_tissue"])
-    parents, children = np.zeros(len(grid.parents), bool), np.zeros((len(grid.parents), 4), bool)
-    parents[rows], flags = quality.blur_flags(reader, mpp, grid.take(rows))
-    children[rows] = flags.reshape(-1, 4)
-    return parents, children.ravel()

@@ -1,0 +1,81 @@
+"""Slides through OpenSlide: most scanners' own formats."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from histill.slides.readers.base import Reader, Window
+from histill.slides.readers.direct import DirectTiles
+from histill.slides.readers.icc import BROKEN
+
+_PLAIN = ("aperio", "generic-tiff")  # formats whose levels are pages of the TIFF as they are
+
+
+class OpenSlideReader(Reader):
+    """Reads with OpenSlide; plain JPEG tiles are decoded past it, to the same pixels."""
+
+    name = "openslide"
+    _tiles: DirectTiles | None = None
+
+    def close(self) -> None:
+        super().close()
+        if self._tiles is not None:
+            self._tiles.close()
+
+    def doubt(self) -> str | None:
+        if self.vendor != "generic-tiff" or len(self.levels) > 1:
+            return None
+        import tifffile
+
+        try:
+            with tifffile.TiffFile(self.path) as file:
+                hidden = bool(file.pages.first.subifds)
+        except (tifffile.TiffFileError, OSError, ValueError):
+            return None
+        return "it sees one level of a file that keeps its pyramid in SubIFDs" if hidden else None
+
+    def _new_handle(self) -> Any:
+        import openslide
+
+        return openslide.OpenSlide(self.path)
+
+    def _describe(self, handle: Any) -> list[tuple[int, int]]:
+        self.properties = {str(key): str(value) for key, value in handle.properties.items()}
+        self.vendor = self.properties.get("openslide.vendor", "unknown")
+        self._stated = [float(value) for value in handle.level_downsamples]
+        sizes = [(int(width), int(height)) for width, height in handle.level_dimensions]
+        self._tiles = DirectTiles(self.path, sizes) if self.vendor in _PLAIN else None
+        return sizes
+
+    def _read_level(self, handle: Any, index: int, window: Window) -> tuple[np.ndarray, tuple[float, float]]:
+        if self._tiles is not None:
+            exact = self._stated[index].is_integer()
+            pixels = self._tiles.read(
+                index, window, lambda part: self._composed(handle, index, part)[0], anywhere=exact
+            )
+            if pixels is not None:
+                return pixels, (float(window.left), float(window.top))
+        return self._composed(handle, index, window)
+
+    def _composed(self, handle: Any, index: int, window: Window) -> tuple[np.ndarray, tuple[float, float]]:
+        # OpenSlide takes level-0 locations, divides them by its own downsample, and draws the level shifted by the
+        # fraction that is left. Where that is no whole number the pixels returned start between those of the level.
+        scale = self._stated[index]
+        x, y = round(window.left * scale), round(window.top * scale)
+        origin = x / scale, y / scale
+        # A pixel that reaches beyond the level would be drawn half transparent.
+        width = max(1, math.floor(min(window.right, self.levels[index].width - origin[0] + window.left)) - window.left)
+        height = max(1, math.floor(min(window.bottom, self.levels[index].height - origin[1] + window.top)) - window.top)
+        return np.asarray(handle.read_region((x, y), index, (width, height))), origin
+
+    def _profile(self, handle: Any) -> bytes | None:
+        from PIL import ImageCms
+
+        try:
+            profile = handle.color_profile
+        except ImageCms.PyCMSError:  # OpenSlide hands over the profile parsed
+            return BROKEN
+        return None if profile is None else profile.tobytes()
