@@ -1,6 +1,6 @@
 """Tissue and tiles beside LazySlide and TIAToolbox, each in its own Python: time, memory, tiles, agreement of masks.
 
-    python tests/benchmarks/slides.py --lazyslide PYTHON --tiatoolbox PYTHON [--repeats 5] [SLIDE ...]
+    python benchmarks/slides.py --lazyslide PYTHON --tiatoolbox PYTHON [--repeats 5] [SLIDE ...]
 
 Every run is a fresh process pinned to one core with one thread. The systems take turns within a repeat, after one round
 that is not counted. Processor seconds are what stays comparable on a busy machine. Without SLIDE the synthetic 40x
@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 FOLDER = Path(__file__).resolve().parent
-sys.path.insert(0, str(FOLDER.parent / "slides"))
+sys.path.insert(0, str(FOLDER.parent / "tests" / "slides"))
 import sparse  # noqa: E402
 
 MPP = 8.0

@@ -36,8 +36,9 @@ def gone(pid: int) -> bool:
 def test_a_child_dies_with_its_parent(number, tmp_path):
     note = tmp_path / "pid"
     code = f"""
-import os, pathlib, time
+import os, pathlib, signal, time
 from histill import isolation
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 def work():
     pathlib.Path({str(note)!r}).write_text(str(os.getpid()))
     time.sleep(60)

@@ -118,6 +118,19 @@ def test_blur_is_defocus_of_two_micrometres_and_more(sigma_um, share):
     assert fields.judge(picture, size=224)["blur"].mean() == share
 
 
+@pytest.mark.parametrize("left", [0.3, 0.6])
+@pytest.mark.parametrize(("sigma_um", "blurred"), [(0, False), (0.5, False), (2.5, True)])
+def test_a_tile_that_is_partly_glass_is_judged_by_its_tissue(left, sigma_um, blurred):
+    density = np.hstack([fields.tissue(SIDE, SIDE, seed) for seed in SEEDS])
+    rows = np.arange(SIDE) % (224 * 2) >= left * 224 * 2  # of every 10x tile the upper part is tissue
+    density[rows] = 0
+    picture = fields.render(cv2.GaussianBlur(density, (0, 0), 0.8))
+    if sigma_um:
+        picture = cv2.GaussianBlur(picture, (0, 0), sigma_um / fields.MPP)
+    assert fields.judge(picture, size=224)["blur"].all() == blurred
+    assert fields.judge(picture, size=224)["blur"].any() == blurred
+
+
 def test_smooth_mucus_and_empty_glass_are_not_out_of_focus():
     random = np.random.default_rng(0)
     for spread in (0.0, 0.004, 0.008):
@@ -163,7 +176,7 @@ PICTURES = {
     "TCGA-AD-6964_Tile_22016_11776.jpg": (0.5, set()),
     "TCGA-AD-6964_Tile_23040_25088.jpg": (0.5, set()),
     "histolab_almost-white-1.png": (0.5, {"white"}),
-    "histolab_high-nuclei-score-red-pen-level1.png": (1.0, {"pen red", "fold"}),
+    "histolab_high-nuclei-score-red-pen-level1.png": (1.0, {"pen red", "fold", "blur"}),  # the fold is out of focus
     "histolab_low-nuclei-score-level0.png": (0.25, set()),
     "histolab_medium-nuclei-score-green-pen-level1.png": (1.0, {"pen green", "blur"}),
     "histolab_no-tissue-line.png": (0.5, {"white"}),

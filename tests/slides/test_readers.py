@@ -152,6 +152,47 @@ def test_sixteen_bit_pixels_are_refused(tmp_path, gradient):
     assert caught.value.mend.startswith("convert the slide to 8-bit RGB")
 
 
+@pytest.mark.parametrize("name", ["auto", "openslide"])
+def test_what_openslide_would_give_in_part_is_refused(name, tmp_path, gradient):
+    planes = np.moveaxis(gradient, 2, 0)
+    tiled = {"tile": (128, 128), "photometric": "minisblack"}
+    tifffile.imwrite(tmp_path / "deep.tif", gradient.astype(np.uint16), tile=(128, 128), photometric="rgb")
+    tifffile.imwrite(tmp_path / "four.ome.tif", planes[[0, 1, 2, 0]], metadata={"axes": "CYX"}, **tiled)
+    depth = np.stack([gradient, gradient])
+    tifffile.imwrite(tmp_path / "z.ome.tif", depth, tile=(128, 128), photometric="rgb", metadata={"axes": "ZYXS"})
+    for file, said in (("deep.tif", "16 bits"), ("four.ome.tif", "stack of axes CYX"), ("z.ome.tif", "axes ZYXS")):
+        with pytest.raises(SlideError, match=f"openslide says: .*{said}") as caught:
+            open_slide(tmp_path / file, name)
+        assert "convert the slide" in caught.value.mend
+
+
+def test_three_channels_in_pages_of_their_own_are_not_taken_for_one_grey(tmp_path, gradient):
+    path = tmp_path / "three.ome.tif"
+    planes = np.moveaxis(gradient, 2, 0)
+    tifffile.imwrite(path, planes, tile=(128, 128), photometric="minisblack", metadata={"axes": "CYX"})
+    with open_slide(path) as reader:
+        assert reader.name == "tifffile"
+        np.testing.assert_array_equal(reader.read_region(130, 210, 60, 40, 60, 40), gradient[210:250, 130:190])
+
+
+def test_colours_multiplied_with_their_alpha_are_left_to_who_knows_them(tmp_path, gradient):
+    path = tmp_path / "premultiplied.tif"
+    half = np.concatenate([gradient // 2, np.full((700, 1000, 1), 128, np.uint8)], axis=2)
+    options = {"tile": (128, 128), "photometric": "rgb", "compression": "png", "extrasamples": ["assocalpha"]}
+    tifffile.imwrite(path, half, **options)
+    with open_slide(path) as reader:
+        assert reader.name == "tifffile"
+        np.testing.assert_array_equal(reader.read_region(0, 0, 9, 9, 9, 9), gradient[:9, :9] // 2 + 127)
+
+
+def test_what_cannot_be_looked_at_is_refused(tmp_path):
+    loop = tmp_path / "loop.svs"
+    loop.symlink_to(loop)
+    for path in (loop, tmp_path / ("a" * 300 + ".svs")):
+        with pytest.raises(SlideError, match="cannot be read"):
+            open_slide(path)
+
+
 def test_a_fallback_says_what_the_first_reader_said(tmp_path, gradient, slide):
     path = tmp_path / "png.tif"
     tifffile.imwrite(path, gradient, photometric="rgb", tile=(128, 128), compression="png")
@@ -192,6 +233,18 @@ def test_a_pixel_partly_outside_is_partly_white(tmp_path, write_slide):
         picture = reader.read_region(-1, 0, 301, 300, 100, 100)  # the first pixel is a third outside
     assert np.abs(picture[:, 0].astype(int) - round(255 / 3.01)).max() <= 1
     assert (picture[:, 1:] == 0).all()
+
+
+def test_a_pixel_partly_outside_has_the_mean_of_what_is_inside(tmp_path, write_slide):
+    pixels = np.full((300, 300, 3), 200, np.uint8)
+    pixels[:, 0] = pixels[:, -1] = 0
+    path = write_slide(tmp_path / "edge.tiff", pixels, levels=1)
+    with open_slide(path, "tifffile") as reader:
+        stored = reader.read_region(0, 0, 300, 300, 300, 300).astype(float)
+        picture = reader.read_region(-2, 0, 304, 300, 76, 75)
+    left, right = stored[:, :2].mean((0, 1)), stored[:, -2:].mean((0, 1))
+    assert np.abs(picture[5:-5, 0].mean(0) - (left + 255) / 2).max() <= 1.5
+    assert np.abs(picture[5:-5, -1].mean(0) - (right + 255) / 2).max() <= 1.5
 
 
 @pytest.mark.parametrize("method", ["area", "lanczos"])

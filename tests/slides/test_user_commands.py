@@ -48,6 +48,20 @@ def test_doctor_tells_what_will_be_done_and_never_raises(slide_path, write_slide
     assert "0.5 × 0.5 µm per pixel, from sample sheet" in render([mended])
 
 
+def test_a_name_that_cannot_be_looked_at_is_a_finding(config, tmp_path):
+    loop = tmp_path / "loop.svs"
+    loop.symlink_to(loop)
+    findings = doctor([loop, tmp_path / ("a" * 300 + ".svs")], mpp=None, config=config)
+    assert all("cannot be read" in finding.problem and finding.mend for finding in findings)
+
+
+def test_scan_names_the_file_whose_name_is_no_text(tmp_path):
+    with open(os.fsencode(tmp_path) + b"/a\xff.svs", "wb") as file:
+        file.write(b"x")
+    with pytest.raises(HistillError, match=r"a\\xff\.svs: the name is no UTF-8"):
+        scan(tmp_path)
+
+
 def test_doctor_tells_every_source_of_a_slide_that_it_refuses(stained, write_slide, config, tmp_path):
     path = write_slide(tmp_path / "coarse.tiff", stained(600, 600), mpp=(1.0, 1.0), description="objective = 40x")
     (finding,) = doctor([path], mpp=None, config=config)

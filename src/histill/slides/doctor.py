@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -95,7 +96,7 @@ def doctor(paths: list[Path], *, mpp: float | None, config: dict[str, Any]) -> l
     findings = []
     sheet = sheet_mpp(config) if mpp is None else {}
     for path in paths:
-        work = partial(_examine, Path(path), sheet.get(Path(path).resolve(), mpp), config)
+        work = partial(_examine, Path(path), sheet.get(Path(os.path.realpath(path)), mpp), config)
         try:
             finding = isolation.call(work, **isolation.limits(config), what=f"{path}: examining it", again=AGAIN)
         except HistillError as error:  # the limits; what the slide itself raises is in the finding
@@ -139,7 +140,7 @@ def _examine(path: Path, mpp: float | None, config: dict[str, Any]) -> Finding:
     except Exception as error:  # examined are broken files: whatever a decoder raises is the finding
         finding.problem = f"{type(error).__name__}: {error}"
         finding.mend = "copy or download the file again; if it is sound, report this message"
-    if finding.problem and path.is_dir():
+    if finding.problem and os.path.isdir(path):
         finding.mend = f"name a slide's main file; or list the slides of a folder: histill scan {path}"
     return finding
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def sheet_mpp(config: dict[str, Any]) -> dict[Path, float]:
     if "demo" not in config and not config["cohort"]["slides"]:
         return {}
     slides = sheets.load(config).slides.values()
-    return {Path(slide.path).resolve(): slide.mpp for slide in slides if slide.mpp is not None}
+    return {Path(os.path.realpath(slide.path)): slide.mpp for slide in slides if slide.mpp is not None}
 
 
 def area_mm2(polygons: list[Polygon], mpp: tuple[float, float]) -> float:

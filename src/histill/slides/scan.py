@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def scan(folder: str | Path) -> list[dict[str, str]]:
     Raises
     ------
     HistillError
-        If there is no such folder, or no slide in it.
+        If there is no such folder, no slide in it, or a slide whose name a sheet cannot hold.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -34,6 +35,9 @@ def scan(folder: str | Path) -> list[dict[str, str]]:
     visible = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     if not visible:
         raise HistillError(f"{folder} holds no slide", mend=f"known file types: {', '.join(SUFFIXES)}")
+    if strange := next((path for path in visible if _no_text(path)), None):
+        name = os.fsencode(strange).decode("utf-8", "backslashreplace")
+        raise HistillError(f"{name}: the name is no UTF-8 text, which a slide sheet is", mend="rename the file")
     rows, taken = [], set()
     for path in _one_per_series(visible):
         slide = _unique(_safe(path.stem), taken)
@@ -50,6 +54,10 @@ def write_sheet(rows: list[dict[str, str]], path: str | Path) -> None:
     if path.exists():
         raise HistillError(f"{path} exists already", mend="name another file with --out, or move it away")
     write_csv(path, COLUMNS, rows)
+
+
+def _no_text(path: Path) -> bool:
+    return any(0xD800 <= ord(letter) <= 0xDFFF for letter in path.as_posix())  # how Python keeps bytes that are none
 
 
 def _safe(stem: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -108,7 +109,7 @@ def view(
     _check_out(path, out)
     stored = None if mpp is not None or results is None else find_stored(results, path)
     if mpp is None and stored is None:
-        mpp = sheet_mpp(config).get(path.resolve())
+        mpp = sheet_mpp(config).get(Path(os.path.realpath(path)))
     work = partial(_stored_scene, path, stored) if stored else partial(_new_scene, path, mpp)
     scene = isolation.call(
         partial(work, config, max_px), **isolation.limits(config), what=f"{path}: drawing it", again=AGAIN

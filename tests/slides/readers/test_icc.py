@@ -101,3 +101,12 @@ def test_real_profiles(shared_data):
         with open_slide(shared_data / "wsi" / name, icc=True) as reader:
             assert reader.icc_profile
             assert reader.read_region(0, 0, 16, 16, 16, 16).shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("name", ["tiffslide", "tifffile"])
+def test_a_profile_stored_as_text_is_a_broken_one(name, pixels, tmp_path):
+    path = tmp_path / "text.tif"
+    tag = (34675, 2, 8, "garbage", True)
+    tifffile.imwrite(path, pixels, tile=(128, 128), photometric="rgb", extratags=[tag])
+    with open_slide(path, name) as reader:
+        assert reader.icc_profile == "unreadable"

@@ -33,6 +33,20 @@ def test_its_resolution_is_that_of_the_sheet(pixels, tmp_path, config):
     assert "column mpp" in caught.value.mend
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_the_colour_that_a_png_calls_transparent_is_white(pixels, tmp_path, mode):
+    picture = pixels.copy()
+    picture[20:40, 30:60] = 7
+    picture[picture == 7] = 8
+    picture[20:40, 30:60] = 7
+    image = Image.fromarray(picture if mode == "RGB" else picture[..., 0])
+    image.save(tmp_path / "a.png", transparency=(7, 7, 7) if mode == "RGB" else 7)
+    wanted = np.array(image.convert("RGB"))
+    wanted[20:40, 30:60] = 255
+    with open_slide(tmp_path / "a.png") as reader:
+        np.testing.assert_array_equal(reader.read_region(0, 0, 200, 120, 200, 120), wanted)
+
+
 def test_grey_palette_and_alpha_become_rgb(pixels, tmp_path):
     path = tmp_path / "a.png"
     grey = Image.fromarray(pixels[..., 0])

@@ -9,6 +9,7 @@ import numpy as np
 
 from histill.errors import SlideError
 from histill.slides.readers.base import Reader, Window
+from histill.slides.readers.icc import of_tag
 
 
 class CuCimReader(Reader):
@@ -51,5 +52,4 @@ class CuCimReader(Reader):
         import tifffile
 
         with tifffile.TiffFile(self.path) as file:
-            tag = file.pages.first.tags.get(34675)
-        return bytes(tag.value) if tag is not None else None
+            return of_tag(file.pages.first.tags.get(34675))

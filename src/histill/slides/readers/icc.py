@@ -18,6 +18,16 @@ from histill.errors import SlideError
 BROKEN = b"\0"  # stands for a profile that the library refuses to hand over
 
 
+def of_tag(tag: Any) -> bytes | None:
+    """The profile in a TIFF's tag (a `TiffTag`, or None), which may be of any type."""
+    if tag is None:
+        return None
+    try:
+        return bytes(tag.value)
+    except (TypeError, ValueError):  # text, or numbers that are no bytes
+        return BROKEN
+
+
 def describe(profile: bytes) -> str:
     """The profile's own name, or that it cannot be read."""
     from PIL import ImageCms

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from histill.errors import SlideError
 from histill.slides.readers.base import Reader, Window
 from histill.slides.readers.direct import DirectTiles
 from histill.slides.readers.icc import BROKEN
 
-_PLAIN = ("aperio", "generic-tiff")  # formats whose levels are pages of the TIFF as they are
+_GENERIC = "generic-tiff"
+_PLAIN = ("aperio", _GENERIC)  # formats whose levels are pages of the TIFF as they are
+_MEND = "convert the slide to a pyramidal 8-bit RGB TIFF (vips tiffsave --pyramid --tile), or leave it out"
 
 
 class OpenSlideReader(Reader):
@@ -26,7 +30,7 @@ class OpenSlideReader(Reader):
             self._tiles.close()
 
     def doubt(self) -> str | None:
-        if self.vendor != "generic-tiff" or len(self.levels) > 1:
+        if self.vendor != _GENERIC or len(self.levels) > 1:
             return None
         import tifffile
 
@@ -45,6 +49,8 @@ class OpenSlideReader(Reader):
     def _describe(self, handle: Any) -> list[tuple[int, int]]:
         self.properties = {str(key): str(value) for key, value in handle.properties.items()}
         self.vendor = self.properties.get("openslide.vendor", "unknown")
+        if self.vendor == _GENERIC and (found := _no_slide(self.path)):
+            raise SlideError(found, mend=_MEND)
         self._stated = [float(value) for value in handle.level_downsamples]
         sizes = [(int(width), int(height)) for width, height in handle.level_dimensions]
         self._tiles = DirectTiles(self.path, sizes) if self.vendor in _PLAIN else None
@@ -79,3 +85,21 @@ class OpenSlideReader(Reader):
         except ImageCms.PyCMSError:  # OpenSlide hands over the profile parsed
             return BROKEN
         return None if profile is None else profile.tobytes()
+
+
+def _no_slide(path: Path) -> str | None:
+    """What a TIFF is that OpenSlide would give in part without a word: a stack, or of more than 8 bits; else None."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            page = file.pages.first
+            bits = max(page.bitspersample) if isinstance(page.bitspersample, tuple) else page.bitspersample
+            if bits > 8:
+                return f"its pixels are of {bits} bits a channel: not 8-bit"
+            series = file.series[0] if file.is_ome else None
+            if series is not None and len(series.levels[0].pages) > 1:
+                return f"it is a stack of axes {series.axes}, shape {series.shape}, of which it sees the first page"
+    except Exception:  # what tifffile cannot make out OpenSlide may
+        return None
+    return None

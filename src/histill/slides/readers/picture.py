@@ -17,6 +17,7 @@ from histill.slides.readers.base import Reader, Window
 
 MAX_PIXELS = 100_000_000
 _PLAIN, _CONVERTED = ("RGB", "RGBA"), {"L": "RGB", "P": "RGBA", "LA": "RGBA", "PA": "RGBA", "1": "RGB"}
+_TRANSPARENT = "transparency"  # a PNG may name one colour (tRNS), which Pillow drops on the way to RGB
 _MEND = "save it as PNG with 8 bits a channel, RGB or grey"
 _PNG_DEPTH, _EXIF_ORIENTATION = 24, 274  # byte of a PNG; number of an EXIF tag
 
@@ -82,7 +83,8 @@ class _Picture:
     def pixels(self) -> np.ndarray:
         if self._pixels is None:
             self.image.load()
-            self._pixels = np.asarray(self.image.convert(_CONVERTED.get(self.image.mode, self.image.mode)))
+            mode = "RGBA" if _TRANSPARENT in self.image.info else _CONVERTED.get(self.image.mode, self.image.mode)
+            self._pixels = np.asarray(self.image.convert(mode))
         return self._pixels
 
     def close(self) -> None:

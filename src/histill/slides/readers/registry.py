@@ -103,10 +103,10 @@ def _refused(path: Path, said: list[str], errors: list[Exception]) -> SlideError
 
 def check_file(path: Path) -> None:
     """Refuse what cannot be a slide whatever the reader: nothing there, a folder, an empty file."""
-    if path.is_dir():
-        raise SlideError(f"{path}: is a folder, not a slide", mend="name the slide's main file in the column path")
     try:
         status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise SlideError(f"{path}: is a folder, not a slide", mend="name the slide's main file in the column path")
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
             raise SlideError(f"{path}: is no regular file", mend="correct the column path")
         with open(path, "rb"):

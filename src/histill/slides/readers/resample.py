@@ -41,7 +41,8 @@ def resample(pixels: np.ndarray, box: Box, width: int, height: int, method: str 
     Parameters
     ----------
     pixels
-        uint8 [H, W, 3]. What the box and its margin reach beyond it is taken from its border.
+        uint8 [H, W, 3]. A pixel of the answer that is partly beyond it is the mean of the part within (`area`); what
+        lies wholly beyond it, and the margin, is taken from its border.
     box
         Where to read.
     width, height
@@ -110,6 +111,8 @@ def _weights(low: float, high: float, count: int, length: int) -> tuple[np.ndarr
         taps = int((np.ceil(edges[1:]) - first).max())
         index = first[:, None] + np.arange(taps)
         share = np.minimum(edges[1:, None], index + 1) - np.maximum(edges[:-1, None], index)
+        within = np.where((index >= 0) & (index < length), share, 0)
+        share = np.where((within > 0).any(1, keepdims=True), within, share)
     else:
         centre = (edges[:-1] + edges[1:]) / 2 - 0.5
         index = np.floor(centre).astype(np.int64)[:, None] + np.arange(2)

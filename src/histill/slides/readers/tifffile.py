@@ -12,6 +12,7 @@ import numpy as np
 
 from histill.errors import SlideError
 from histill.slides.readers.base import Reader, Window, reason
+from histill.slides.readers.icc import of_tag
 from histill.slides.readers.segments import Cache, Plane
 
 _MEND = "convert the slide to a pyramidal 8-bit RGB TIFF (vips tiffsave --pyramid --tile), or leave it out"
@@ -48,8 +49,7 @@ class TiffFileReader(Reader):
         return _rgb(samples, handle.levels[index]), (window.left, window.top)
 
     def _profile(self, handle: Any) -> bytes | None:
-        tag = handle.page.tags.get(34675)
-        return bytes(tag.value) if tag is not None else None
+        return of_tag(handle.page.tags.get(34675))
 
 
 class _Pyramid:

@@ -9,6 +9,7 @@ import numpy as np
 
 from histill.errors import SlideError
 from histill.slides.readers.base import Reader, Window
+from histill.slides.readers.icc import of_tag
 
 
 class TiffSlideReader(Reader):
@@ -36,6 +37,8 @@ class TiffSlideReader(Reader):
                 f"its pixels are {page.dtype}, {page.samplesperpixel} a pixel, axes {axes}: not 8-bit RGB",
                 mend="convert the slide to 8-bit RGB, or leave it out",
             )
+        if page.samplesperpixel == 4 and 1 in page.extrasamples:  # it would take colours for straight ones
+            raise SlideError("its colours are multiplied with its alpha", mend="set slides.reader: tifffile")
         return [(int(width), int(height)) for width, height in handle.level_dimensions]
 
     def _read_level(self, handle: Any, index: int, window: Window) -> tuple[np.ndarray, tuple[float, float]]:
@@ -49,5 +52,4 @@ class TiffSlideReader(Reader):
         return np.asarray(handle.read_region(location, index, size, as_array=True)), (window.left, window.top)
 
     def _profile(self, handle: Any) -> bytes | None:
-        tag = handle.ts_tifffile.pages.first.tags.get("InterColorProfile")
-        return bytes(tag.value) if tag is not None else None
+        return of_tag(handle.ts_tifffile.pages.first.tags.get("InterColorProfile"))
