@@ -131,3 +131,10 @@ def test_outputs_are_verified_by_content_but_for_what_people_edit(tmp_path):
     (tmp_path / "slide.json").write_text("made")
     (tmp_path / "store.zarr").rmdir()
     assert not verify_outputs(receipt, tmp_path)
+
+
+def test_text_that_is_no_utf8_comes_back_as_it_was(tmp_path):
+    value = {"reason": "cannot read sl\udce9.svs", "name": "Läsion"}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value
+    assert "Läsion" in (tmp_path / "a.json").read_text(encoding="utf-8")

@@ -156,8 +156,10 @@ def _umask() -> int:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write JSON atomically, keys in the given order, with a final newline."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_file(path) as part:
-        part.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        # A half surrogate (a file name that is no UTF-8, a decoder's message) becomes its JSON escape.
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:

@@ -45,7 +45,7 @@ STAGES = {
     "tissue": Stage(2, ("tissue.method", "tissue.weights", *_AREAS), ("inspect",)),
     "tiles": Stage(2, ("tiles",), ("tissue",)),
     "features": Stage(2, (*_FEATURES, *_EXTRACT), ("tiles",)),
-    "features_import": Stage(1, _FEATURES),
+    "features_import": Stage(2, _FEATURES),
     "transcriptome": Stage(1, ("transcriptome.matrix", "transcriptome.gene_sets")),
     "cohort": Stage(1, ("tasks", "folds", "training.validation_fraction")),
     "predict": Stage(1, ("tasks.{task}",)),

@@ -18,7 +18,7 @@ from histill.batches import write_batch
 from histill.config import complete
 from histill.errors import HistillError
 from histill.provenance import Receipt
-from histill.report import wording
+from histill.report import slides, wording
 from histill.report.redact import redact
 from histill.report.stage import collect, run
 from tests.evaluation.fake import write_cohort
@@ -261,3 +261,21 @@ def test_words_for_numbers():
     assert wording.verdict(entry, metric) == "x is better"
     assert wording.verdict({**entry, "low": None}, metric) == "cannot be told"
     assert wording.verdict({**entry, "high": 0.1}, metric) == "no difference shown"
+
+
+SQUARE = '{"features": [{"geometry": {"type": "Polygon", "coordinates": [[[90,60],[300,60],[300,240],[90,60]]]}}]}'
+
+
+@pytest.mark.parametrize(
+    ("edited", "outlined"),
+    [("", False), ("3", False), ('{"features": [{"geometry": null}]}', False), ("\ufeff" + SQUARE, True)],
+)
+def test_an_edited_outline_costs_no_more_than_its_own_picture(tmp_path, edited, outlined):
+    folder = tmp_path / "slides" / "a"
+    folder.mkdir(parents=True)
+    cv2.imwrite(str(folder / "overview.jpg"), np.full((30, 40, 3), 240, np.uint8))
+    (folder / "tissue.geojson").write_text(edited, encoding="utf-8")
+    items, _ = slides.gallery(tmp_path, {"a": {"width": 400, "height": 300, "mpp": {"x": 0.5}}}, 1)
+    data = base64.b64decode(items[0]["uri"].partition(",")[2])
+    drawn = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert (drawn.min() < 150) == outlined

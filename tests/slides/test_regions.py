@@ -122,6 +122,8 @@ def test_a_crossing_outline_is_repaired_and_told(tmp_path):
         ([feature({"type": "Polygon", "coordinates": [[[0, 0], [1, "a"], [1, 0], [0, 0]]]})], "make no polygon"),
         ([feature({"type": "Polygon"})], "make no polygon"),
         ([feature({"type": "Polygon", "coordinates": []})], "empty"),
+        ([feature({"type": "Polygon", "coordinates": [[[10**400, 0], [1, 1], [1, 0], [0, 0]]]})], "make no polygon"),
+        ([feature({"type": "Circle\ud800", "coordinates": []})], r"its geometry is Circle\?, not"),
         ([feature(square(9000, 9000, 10))], "outside the slide of 4000 × 3000"),
     ],
 )

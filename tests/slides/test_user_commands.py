@@ -98,6 +98,8 @@ def test_a_slide_that_hangs_or_crashes_its_reader_is_a_finding(slide_path, confi
 
     monkeypatch.setattr(examine, "open_slide", opened)
     config["slides"]["time_limit"] = 2
+    for name in ("hangs.svs", "crashes.svs"):
+        (tmp_path / name).write_bytes(b"a slide")
     start = time.perf_counter()
     findings = doctor([tmp_path / "hangs.svs", tmp_path / "crashes.svs", slide_path], mpp=None, config=config)
     assert time.perf_counter() - start < 20
@@ -105,6 +107,13 @@ def test_a_slide_that_hangs_or_crashes_its_reader_is_a_finding(slide_path, confi
     assert "took longer than 2 s" in findings[0].problem
     assert "crashed (SIGABRT)" in findings[1].problem
     assert all("histill doctor again" in finding.mend for finding in findings[:2])
+
+
+def test_doctor_names_the_missing_part_of_a_slide_of_several_files(config, tmp_path):
+    (tmp_path / "case.mrxs").write_bytes(b"a preview")
+    finding = doctor([tmp_path / "case.mrxs"], mpp=None, config=config)[0]
+    assert f"the folder {tmp_path / 'case'} is missing" in finding.problem
+    assert "beside its .mrxs" in finding.mend
 
 
 def test_doctor_as_json(slide_path, tmp_path):

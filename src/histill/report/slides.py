@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from histill.batches import collect
-from histill.errors import HistillError
+from histill.errors import HistillError, SlideError
 from histill.magnifications import MAGNIFICATIONS
 from histill.provenance import EMPTY, OK, QUARANTINED, Receipt, read_json
 
@@ -147,7 +147,7 @@ def _item(results: Path, slide: str, info: dict[str, Any]) -> dict[str, Any]:
     if picture is None:
         raise HistillError(f"{folder / 'overview.jpg'} is no readable picture", mend="delete it; run: snakemake report")
     outline, table = folder / "tissue.geojson", folder / "tiles.parquet"
-    shapes = read_json(outline) if outline.exists() else {"type": "FeatureCollection", "features": []}
+    shapes = _outlines(outline, info)
     tiles = pq.read_table(table) if table.exists() else None
     drawn = draw_overview(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), shapes, tiles, info, THUMBNAIL_PX)
     height, width = drawn.shape[:2]
@@ -159,6 +159,19 @@ def _item(results: Path, slide: str, info: dict[str, Any]) -> dict[str, Any]:
     else:
         caption += "no tile"
     return {"slide": slide, "uri": _jpeg(drawn), "width": width, "height": height, "caption": caption}
+
+
+def _outlines(path: Path, info: dict[str, Any]) -> dict[str, Any]:
+    """Tissue as the stages read it; none where the file is missing or, edited, cannot be used (its slide says why)."""
+    from shapely.geometry import mapping
+
+    from histill.slides import regions
+
+    try:
+        polygons = regions.read(path, (info["width"], info["height"])).polygons if path.exists() else []
+    except SlideError:
+        polygons = []
+    return {"type": "FeatureCollection", "features": [{"geometry": mapping(polygon)} for polygon in polygons]}
 
 
 def _jpeg(picture: Any) -> str:

@@ -13,7 +13,8 @@ from shapely.geometry import Polygon
 from histill.cohort import sheets
 from histill.slides import segment, summary, table, tile
 from histill.slides.inspect import geometry
-from histill.slides.readers import SlideReader, open_slide
+from histill.slides.parts import parts
+from histill.slides.readers import SlideReader, check_file, open_slide
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Examination:
 def open_as_config(path: str | Path, config: dict[str, Any]) -> SlideReader:
     """Open a slide with the reader and the options of a complete config (`slides`)."""
     options = config["slides"]
+    check_file(Path(path))
+    parts(path)  # a file that is missing beside the main one is told by its name, not by the reader's riddle
     return open_slide(path, options["reader"], icc=options["icc"], resample=options["resample"])
 
 

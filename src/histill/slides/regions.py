@@ -231,10 +231,11 @@ def _polygon(feature: Any, at: str) -> Polygon | MultiPolygon:
     geometry = feature.get("geometry") if isinstance(feature, dict) else None
     kind = geometry.get("type") if isinstance(geometry, dict) else None
     if kind not in ("Polygon", "MultiPolygon"):
-        raise SlideError(f"{at}: its geometry is {kind or 'missing'}, not Polygon or MultiPolygon", mend=_MEND)
+        named = str(kind or "missing").encode(errors="replace").decode()  # half a character fits into no receipt
+        raise SlideError(f"{at}: its geometry is {named}, not Polygon or MultiPolygon", mend=_MEND)
     try:
         polygon = shapely.force_2d(shape(geometry))
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, shapely.errors.ShapelyError) as error:
+    except (ArithmeticError, LookupError, ValueError, TypeError, AttributeError, shapely.errors.ShapelyError) as error:
         raise SlideError(f"{at}: its coordinates make no polygon: {error}", mend=_MEND) from None
     if polygon.is_empty or not np.isfinite(shapely.get_coordinates(polygon)).all():
         raise SlideError(f"{at}: its coordinates are empty or not finite", mend=_MEND)
