@@ -41,5 +41,13 @@ def test_demo_plan_knows_its_files(tmp_path):
     assert checked.encoder_gpus() == 0
     assert [checked.training_gpus(method) for method in ("disentangled", "abmil", "linear-both")] == [1, 1, 0]
     assert checked.prediction_gpus() == 1
+    assert checked.tissue_gpus() == 0
+    assert checked.slide_memory() == checked.config["slides"]["memory_mb"] + 1000
     assert all(path.startswith(str(tmp_path)) for path in checked.sheet_files())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("auto", 1), ("cuda", 1), ("cpu", 0)])
+def test_finding_tissue_by_a_model_asks_for_a_gpu(device, gpus, tmp_path):
+    config = {"results": str(tmp_path), "demo": {}, "tissue": {"method": "deeplabv3", "device": device}}
+    assert plan.load(config).tissue_gpus() == gpus

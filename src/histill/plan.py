@@ -92,6 +92,14 @@ class Plan:
         network = recipes.get(self.config["features"]["encoder"]).builder != "descriptor"
         return int(network and self.config["features"]["device"] != "cpu")
 
+    def tissue_gpus(self) -> int:
+        """GPUs a tissue job asks for: one where tissue is found by a model."""
+        return int(self.config["tissue"]["method"] != "colour" and self.config["tissue"]["device"] != "cpu")
+
+    def slide_memory(self) -> int:
+        """MB a job asks for that works on slides: what a slide may take, and the program itself."""
+        return self.config["slides"]["memory_mb"] + 1000
+
     def training_gpus(self, method: str) -> int:
         """GPUs a training job of a method asks for; linear models have no use for one."""
         return int(self.config["training"]["device"] != "cpu" and not method.startswith("linear"))

@@ -32,7 +32,7 @@ else:
             f"{RESULTS}/benchmarks/features/{{batch}}.tsv"
         priority: 1
         resources:
-            mem_mb=8000,
+            mem_mb=7000 + PLAN.slide_memory(),
             runtime=480,
             gpu=PLAN.encoder_gpus(),
         params:

@@ -11,7 +11,7 @@ if not PLAN.imports:
         benchmark:
             f"{RESULTS}/benchmarks/inspect/{{batch}}.tsv"
         resources:
-            mem_mb=2000,
+            mem_mb=PLAN.slide_memory(),
             runtime=60,
         params:
             recipe=stages.recipe("inspect", PLAN.config),
@@ -42,8 +42,9 @@ if not PLAN.imports:
         benchmark:
             f"{RESULTS}/benchmarks/tissue/{{batch}}.tsv"
         resources:
-            mem_mb=4000,
+            mem_mb=PLAN.slide_memory(),
             runtime=120,
+            gpu=PLAN.tissue_gpus(),
         params:
             recipe=stages.recipe("tissue", PLAN.config),
         shell:
@@ -72,7 +73,7 @@ if not PLAN.imports:
         benchmark:
             f"{RESULTS}/benchmarks/tiles/{{batch}}.tsv"
         resources:
-            mem_mb=4000,
+            mem_mb=PLAN.slide_memory(),
             runtime=120,
         params:
             recipe=stages.recipe("tiles", PLAN.config),
