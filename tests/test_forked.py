@@ -95,13 +95,18 @@ def test_closing_a_stream_ends_the_child():
 
 
 def test_nothing_is_left_open():
-    before = len(os.listdir("/proc/self/fd"))
+    def children() -> set[str]:
+        # Other tests of this process may have left some of their own (multiprocessing's helpers).
+        return {
+            pid for thread in Path("/proc/self/task").iterdir() for pid in (thread / "children").read_text().split()
+        }
+
+    before, own = len(os.listdir("/proc/self/fd")), children()
     for function in (lambda: 1, os.abort, lambda: 1 / 0):
         with suppress(SlideError, ZeroDivisionError):
             isolation.call(function, **LIMITS, what="a")
     assert len(os.listdir("/proc/self/fd")) == before
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert children() <= own
 
 
 def test_children_in_children():

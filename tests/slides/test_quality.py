@@ -90,7 +90,8 @@ def test_what_is_dark_and_narrow_is_no_fold():
         line = fields.stroke(plain.shape, [(0, 300), (1343, 900)], 100)
         crowded = plain * (1 - line) + line * fields.tissue(3 * SIDE, 3 * SIDE, seed, nuclei=3)
         muscle = plain + line * 0.5 * fields.EOSIN
-        for density in (plain, crowded, muscle):
+        lymphoid = plain * (1 + line) + line * 0.8 * fields.HAEMATOXYLIN  # packed nuclei
+        for density in (plain, crowded, muscle, lymphoid):
             assert not fields.judge(fields.render(density, seed), size=224)["fold"].any()
     even = np.full((40, 40, 3), 30, np.uint8)
     assert not fold.fold_mask(even, np.zeros((40, 40), bool), 8.0).any()

@@ -2,7 +2,8 @@
 
 A fold is tissue on tissue, so its density is the sum of two layers in red, green and blue alike. Packed nuclei add red
 density and little else, muscle and blood add green and blue and hardly any red: the least of the three ratios parts
-folds from them. A fold is also long and narrow; a nest of tumour is neither.
+folds from them. A fold is also long and narrow; a nest of tumour is neither. And it has the hue of the tissue that lies
+double: lymphoid clusters, epithelium and keratin among stroma have another.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ LEAST_DENSITY = 0.5  # sum of the channels; below, noise and dust tell as much a
 WIDTH_UM = (12.0, 160.0)
 LENGTH_UM = 120.0
 ASPECT = 3.0  # length over width
+# Angles between densities in degrees. Real fields folded: at most 1.6 to either. Clusters, epithelium and keratin: 3.4
+# to 9 to the slide's usual tissue, and 1.4 and more to what is around them.
+HUE_OF_SLIDE, HUE_AROUND = 3.0, 1.2
 SMOOTH_UM = 6.0  # less than half the narrowest fold, more than a nucleus at the overview
 STEPS = 128  # grey levels of density per unit: 8 bits hold the overview of the largest slide
 _AROUND_UM = 400.0  # wide enough that a fold is the smaller part of it
@@ -55,9 +59,33 @@ def fold_mask(levels: np.ndarray, tissue: np.ndarray, mpp: float) -> np.ndarray:
     strip = tissue & (levels @ np.ones(3, np.uint16) > LEAST_DENSITY * STEPS)
     for channel in range(3):
         strip &= levels[..., channel] > OVER_SLIDE * usual[channel]
-    for channel in range(3 if strip.any() else 0):
-        strip &= levels[..., channel] > OVER_LOCAL * _around(levels[..., channel], tissue, usual[channel], mpp)
-    return _strips(strip, mpp)
+    if not strip.any():
+        return strip
+    around = np.empty((np.count_nonzero(strip), 3), np.float32)
+    high = np.ones(len(around), bool)
+    for channel in range(3):
+        around[:, channel] = _around(levels[..., channel], tissue, usual[channel], mpp)[strip]
+        high &= levels[..., channel][strip] > OVER_LOCAL * around[:, channel]
+    strip[strip] = high
+    return _of_hue(*_strips(strip, mpp), levels, usual, around[high], strip)
+
+
+def _of_hue(
+    labels: np.ndarray, number: int, levels: np.ndarray, usual: np.ndarray, around: np.ndarray, strip: np.ndarray
+) -> np.ndarray:
+    """The components with the hue of the slide's usual tissue, or of that around them; `around` is of `strip`."""
+    member, inside, keep = labels[strip], levels[strip], np.zeros(number, bool)
+    for label in np.unique(member[member > 0]):
+        own = np.median(inside[member == label], axis=0)  # a stroke of ink that crosses does not count
+        local = np.median(around[member == label], axis=0)
+        keep[label] = _angle(own, usual) <= HUE_OF_SLIDE or _angle(own, local) <= HUE_AROUND
+    return keep[labels]
+
+
+def _angle(one: np.ndarray, other: np.ndarray) -> float:
+    """Angle between two densities in degrees."""
+    cosine = one @ other / max(np.linalg.norm(one) * np.linalg.norm(other), 1e-9)
+    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
 
 
 def _around(levels: np.ndarray, tissue: np.ndarray, usual: float, mpp: float) -> np.ndarray:
@@ -70,14 +98,14 @@ def _around(levels: np.ndarray, tissue: np.ndarray, usual: float, mpp: float) ->
     return np.maximum(around, np.float32(_LEAST_USUAL))
 
 
-def _strips(mask: np.ndarray, mpp: float) -> np.ndarray:
-    """The long and narrow components of a mask."""
+def _strips(mask: np.ndarray, mpp: float) -> tuple[np.ndarray, int]:
+    """Labels of the long and narrow components of a mask, int32 [H, W], 0 elsewhere, and their number with that."""
     number, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     width = np.maximum(thickness(mask, labels, number) * mpp, mpp)
     length = stats[:, cv2.CC_STAT_AREA] * mpp**2 / width
     keep = (width >= WIDTH_UM[0]) & (width <= WIDTH_UM[1]) & (length >= np.maximum(LENGTH_UM, ASPECT * width))
     keep[0] = False
-    return keep[labels]
+    return np.where(keep, np.arange(number, dtype=np.int32), 0)[labels], number
 
 
 def thickness(mask: np.ndarray, labels: np.ndarray, number: int) -> np.ndarray:
