@@ -1,4 +1,7 @@
-"""A forked child process that sends items through a pipe: its limits, its pipes and its end (see `isolation`)."""
+"""A forked child process that sends items through a pipe: its limits, its pipes and its end (see `isolation`).
+
+Items are pickled. Both ends are this program and the pipe is private to them: no pickle ever comes from a file.
+"""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def test_no_tile_is_missing_where_tissue_is(mpp_x, stretch, width, height, overl
     overview = np.full((max(1, round(height * mpp[1] / 8)), max(1, round(width * mpp[0] / 8)), 3), 160, np.uint8)
     overview[..., 1] = 100
     options = {"size": 224, "overlap": overlap, "min_tissue": min_tissue, "exclude": ["pen", "blur", "black", "white"]}
-    columns = tile.make_table(Painted((width, height)), mpp, polygons, overview, options)
+    columns = tile.examine(Painted((width, height)), mpp, polygons, overview, options).columns
 
     coarse = columns["magnification"] == "10x"
     number = int(coarse.sum())
@@ -206,7 +206,7 @@ def test_a_slide_smaller_than_a_tile_says_so(mpp):
     options = {"size": 224, "overlap": 0.0, "min_tissue": 0.0, "exclude": []}
     dimensions = round(224 / mpp[0]) - 1, 3000
     overview = np.full((100, 28, 3), 150, np.uint8)
-    columns = tile.make_table(Painted(dimensions), mpp, [shapely.box(0, 0, *dimensions)], overview, options)
+    columns = tile.examine(Painted(dimensions), mpp, [shapely.box(0, 0, *dimensions)], overview, options).columns
     assert not len(columns["x"])
     assert "smaller than one 10x tile" in tile.why_empty(columns, dimensions, mpp, options)
 

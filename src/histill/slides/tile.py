@@ -160,13 +160,6 @@ def examine(
     return Examined(columns, fine.sharpness, stain.statistics(sample, glass))
 
 
-def make_table(
-    reader: SlideReader, mpp: tuple[float, float], polygons: list, overview: np.ndarray, options: dict[str, Any]
-) -> table.Columns:
-    """The tile table alone; as `examine`."""
-    return examine(reader, mpp, polygons, overview, options).columns
-
-
 def count(columns: table.Columns) -> dict[str, float]:
     """Tiles per magnification: in the table, kept, and flagged."""
     counts: dict[str, float] = {}
