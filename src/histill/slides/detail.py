@@ -123,6 +123,12 @@ def sharpness(density: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.nd
     return ratio, np.where(share < MIN_TISSUE, 0, np.sqrt(variance))
 
 
+def is_blurred(ratio: np.ndarray, contrast: np.ndarray) -> np.ndarray:
+    """Whether boxes are out of focus, by what `sharpness` gives. bool [N]."""
+    mild = (ratio < BLUR) & (contrast > BLUR_CONTRAST)
+    return mild | ((ratio < STRONG_BLUR) & (contrast > STRONG_BLUR_CONTRAST))
+
+
 def _measure_block(reader, mpp, part: Grid, glass, detail: Detail, parents, children) -> None:
     boxes = np.concatenate([part.parents, part.children])
     x0, y0, x1, y1 = _on_whole_pixels(reader, mpp, boxes)
@@ -136,9 +142,7 @@ def _measure_block(reader, mpp, part: Grid, glass, detail: Detail, parents, chil
 
     density = colour.optical_density(rgb, glass)
     ratio, contrast = sharpness(density @ np.full(3, 1 / 3, np.float32), edges)
-    detail.blur[both] = ((ratio < BLUR) & (contrast > BLUR_CONTRAST)) | (
-        (ratio < STRONG_BLUR) & (contrast > STRONG_BLUR_CONTRAST)
-    )
+    detail.blur[both] = is_blurred(ratio, contrast)
     blood = red_dye(density)
     detail.blood[both] = _mean(blood.astype(np.float32), edges) if blood.any() else 0
     detail.granular[both] = _grain(density[..., 2], blood, edges) > GRANULAR
