@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from itertools import accumulate
+
 import pytest
 
 from histill import plan
@@ -51,3 +57,56 @@ def test_demo_plan_knows_its_files(tmp_path):
 def test_finding_tissue_by_a_model_asks_for_a_gpu(device, gpus, tmp_path):
     config = {"results": str(tmp_path), "demo": {}, "tissue": {"method": "deeplabv3", "device": device}}
     assert plan.load(config).tissue_gpus() == gpus
+
+
+STAND_IN = """#!/bin/sh
+echo "$(date +%s.%N) 1" >> jobs; sleep 1; echo "$(date +%s.%N) -1" >> jobs
+while [ "$1" != --out ]; do shift; done
+echo '{}' > "$2"
+"""
+
+
+@pytest.fixture
+def most_at_once(root, tmp_path):
+    """Runs extraction as Snakemake schedules it, on as many GPUs as are said to be there: how many jobs ran at once."""
+    config = {"demo": {}, "batch_size": 16, "features": {"encoder": "random-test-vit", "allow_off_recipe": True}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    targets = []
+    for batch in plan.load(config | {"results": str(tmp_path / "results")}).batches:
+        done = tmp_path / "results" / "receipts" / "tiles" / f"{batch}.json"
+        done.parent.mkdir(parents=True, exist_ok=True)
+        done.write_text("{}")
+        targets.append(f"results/receipts/features/{batch}.json")
+    assert len(targets) == 4
+    programs = tmp_path / "bin"
+    programs.mkdir()
+
+    def run(gpus: int, *options: str) -> int:
+        listing = "".join(f"echo 'GPU {index}: of a test'\n" for index in range(gpus))
+        for name, text in (("histill", STAND_IN), ("nvidia-smi", f"#!/bin/sh\ntouch asked\n{listing}")):
+            (programs / name).write_text(text)
+            (programs / name).chmod(0o755)
+        environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+        environment["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
+        command = [sys.executable, "-m", "snakemake", "-s", str(root / "Snakefile"), "--configfile", "config.json"]
+        command += ["--cores", "64", "--allowed-rules", "features_batch", *options, "--", *targets]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-5000:]
+        events = sorted(line.split() for line in (tmp_path / "jobs").read_text().splitlines())
+        assert len(events) == 2 * len(targets)
+        return max(accumulate(int(change) for _, change in events))
+
+    return run
+
+
+@pytest.mark.workflow
+@pytest.mark.parametrize(("gpus", "options", "wanted"), [(2, [], 2), (2, ["--resources", "gpu=1"], 1), (0, [], 4)])
+def test_a_workstation_runs_as_many_jobs_on_gpus_as_it_has(gpus, options, wanted, most_at_once):
+    assert most_at_once(gpus, *options) == wanted
+
+
+@pytest.mark.workflow
+def test_a_cluster_counts_its_own_gpus(most_at_once, tmp_path):
+    """`--jobs` beside `--cores` is what a cluster is run with; the node that submits may have no GPU, or one."""
+    assert most_at_once(1, "--jobs", "4") == 4
+    assert not (tmp_path / "asked").exists()

@@ -115,14 +115,112 @@ def run_batch(
     if limits is not None:
         limits = limits | {"again": f"snakemake -R {stage}_batch"}
         perform = _Isolated(stage, work, Path(results), limits)
+    desk = _Desk(stage, Path(results), recipe, before, on_empty, on_error, log)
     receipts = []
     with closing(_answers(stage, slides, inputs, limits)) as known:
         for slide, answer in zip(slides, known, strict=True):
-            receipt = _run_slide(stage, slide, perform, Path(results), recipe, answer, before, on_empty, log)
-            if receipt.state == QUARANTINED and on_error == "fail":
-                raise SlideError(f"slide {receipt.slide}: {receipt.reason}", mend=receipt.mend)
+            start = time.perf_counter()
+            receipt, todo = desk.begin(slide, answer)
+            if todo:
+                try:
+                    receipt, error = perform(slide, receipt), None
+                except Exception as raised:  # any failure of one slide is that slide's, and is reported with its type
+                    error = raised
+                receipt.seconds = time.perf_counter() - start
+                desk.end(slide, receipt, error)
             receipts.append(receipt)
     return receipts
+
+
+def run_together(
+    stage: str,
+    slides: Iterable[Any],
+    work: Callable[[list[tuple[Any, Receipt]]], Iterator[tuple[Any, Receipt, Exception | None]]],
+    *,
+    results: str | Path,
+    recipe: str,
+    inputs: Callable[[Any], dict[str, str]],
+    before: str | None = None,
+    on_empty: Callable[[Any, Receipt], None] | None = None,
+    on_error: str = "quarantine",
+    log: Callable[[str], None] = print,
+) -> list[Receipt]:
+    """As `run_batch`, for work that takes all slides of a batch together.
+
+    Parameters
+    ----------
+    work
+        Is given the slides that need it, with their receipts (none is no call), and yields each one when it is done,
+        with what went wrong or None. What it raises is no slide's, and ends the stage.
+    """
+    slides = list(slides)
+    desk = _Desk(stage, Path(results), recipe, before, on_empty, on_error, log)
+    receipts, todo = {}, []
+    for slide in slides:
+        receipts[slide.slide_id], needed = desk.begin(slide, partial(inputs, slide))
+        if needed:
+            todo.append((slide, receipts[slide.slide_id]))
+    if todo:
+        with closing(work(todo)) as done:
+            for slide, receipt, error in done:
+                desk.end(slide, receipt, error)
+    return [receipts[slide.slide_id] for slide in slides]
+
+
+class _Desk:
+    """Where a batch's slides come in and go out: their receipts."""
+
+    def __init__(self, stage, results, recipe, before, on_empty, on_error, log):
+        self.stage, self.results, self.recipe = stage, results, recipe
+        self.before, self.on_empty, self.on_error, self.log = before, on_empty, on_error, log
+
+    def begin(self, slide: Any, inputs: Callable[[], dict[str, str]]) -> tuple[Receipt, bool]:
+        """A slide's receipt, and whether its work is still to be done."""
+        path = receipt_path(self.results, self.stage, slide.slide_id)
+        if self.before is not None:
+            earlier = read_receipt(self.results, self.before, slide.slide_id)
+            if earlier.state != OK:
+                return self._pass_on(slide, earlier), False
+        receipt = Receipt(slide.slide_id, self.stage, OK, self.recipe)
+        try:
+            receipt.inputs = inputs()
+            done = Receipt.read(path)
+            same = done and (done.recipe, done.inputs) == (self.recipe, receipt.inputs)
+            if same and verify_outputs(done, self.results) and done.state != QUARANTINED:  # what failed is tried again
+                self.log(f"{self.stage} {slide.slide_id}: up to date")
+                return done, False
+            path.unlink(missing_ok=True)  # from here on the old receipt would be a lie
+        except Exception as error:
+            self.end(slide, receipt, error)
+            return receipt, False
+        return receipt, True
+
+    def end(self, slide: Any, receipt: Receipt, error: Exception | None) -> None:
+        """Write a slide's receipt, which says what went wrong if something did."""
+        if error is not None:
+            receipt.state, receipt.outputs = QUARANTINED, {}
+            receipt.reason = _reason(error, slide)
+            receipt.mend = getattr(error, "mend", None) or "check the file with: histill doctor <slide>"
+            if not isinstance(error, HistillError):
+                self.log(_traceback(error))
+        receipt.seconds = round(receipt.seconds, 3)
+        receipt.write(receipt_path(self.results, self.stage, slide.slide_id))
+        why = f" ({receipt.reason})" if receipt.reason else ""
+        self.log(f"{self.stage} {slide.slide_id}: {receipt.state}{why}")
+        if receipt.state == QUARANTINED and self.on_error == "fail":
+            raise SlideError(f"slide {receipt.slide}: {receipt.reason}", mend=receipt.mend)
+
+    def _pass_on(self, slide: Any, earlier: Receipt) -> Receipt:
+        inputs = {self.before: digest_receipt(earlier)}
+        receipt = Receipt(slide.slide_id, self.stage, earlier.state, self.recipe, inputs)
+        receipt.reason, receipt.mend = earlier.reason, earlier.mend
+        receipt.info = {"stage": earlier.info.get("stage", self.before)}
+        if earlier.state == EMPTY and self.on_empty is not None:
+            self.on_empty(slide, receipt)
+        receipt.write(receipt_path(self.results, self.stage, slide.slide_id))
+        if receipt.state == QUARANTINED and self.on_error == "fail":
+            raise SlideError(f"slide {receipt.slide}: {receipt.reason}", mend=receipt.mend)
+        return receipt
 
 
 def _answers(stage, slides, inputs, limits) -> Iterator[Callable[[], dict[str, str]]]:
@@ -141,42 +239,6 @@ def _answers(stage, slides, inputs, limits) -> Iterator[Callable[[], dict[str, s
     with closing(answers):
         for answer in answers:
             yield partial(told, answer)
-
-
-def _run_slide(stage, slide, perform, results, recipe, inputs, before, on_empty, log) -> Receipt:
-    path = receipt_path(results, stage, slide.slide_id)
-    if before is not None:
-        earlier = read_receipt(results, before, slide.slide_id)
-        if earlier.state != OK:
-            receipt = Receipt(slide.slide_id, stage, earlier.state, recipe, {before: digest_receipt(earlier)})
-            receipt.reason, receipt.mend = earlier.reason, earlier.mend
-            receipt.info = {"stage": earlier.info.get("stage", before)}
-            if earlier.state == EMPTY and on_empty is not None:
-                on_empty(slide, receipt)
-            receipt.write(path)
-            return receipt
-    start = time.perf_counter()
-    receipt = Receipt(slide.slide_id, stage, OK, recipe)
-    try:
-        receipt.inputs = inputs()
-        done = Receipt.read(path)
-        fits = done and (done.recipe, done.inputs) == (recipe, receipt.inputs) and verify_outputs(done, results)
-        if fits and done.state != QUARANTINED:  # what failed is tried again whenever its batch runs
-            log(f"{stage} {slide.slide_id}: up to date")
-            return done
-        path.unlink(missing_ok=True)  # from here on the old receipt would be a lie
-        receipt = perform(slide, receipt)
-    except Exception as error:  # any failure of one slide is that slide's, and is reported with its type
-        receipt.state = QUARANTINED
-        receipt.outputs = {}
-        receipt.reason = _reason(error, slide)
-        receipt.mend = getattr(error, "mend", None) or "check the file with: histill doctor <slide>"
-        if not isinstance(error, HistillError):
-            log(_traceback(error))
-    receipt.seconds = round(time.perf_counter() - start, 3)
-    receipt.write(path)
-    log(f"{stage} {slide.slide_id}: {receipt.state}" + (f" ({receipt.reason})" if receipt.reason else ""))
-    return receipt
 
 
 def _here(work: Callable[[Any, Receipt], None], slide: Any, receipt: Receipt) -> Receipt:

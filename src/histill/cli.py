@@ -83,12 +83,12 @@ def demo_make(
     make(options["demo"], out or Path(options["results"]) / "demo", workers=workers)
 
 
-def _slide_stage(stage: str, run, config: Path, batch: str | None, out: Path | None) -> None:
+def _slide_stage(stage: str, run, config: Path, batch: str | None, out: Path | None, **options) -> None:
     from histill import batches, plan
 
     checked = plan.load(config)
     slides = checked.slides(batch) if batch else list(checked.sheets.slides.values())
-    receipts = run(slides, config=checked.config, results=checked.results)
+    receipts = run(slides, config=checked.config, results=checked.results, **options)
     if out:
         batches.write_batch(out, stage, receipts)
 
@@ -118,11 +118,18 @@ def tiles(config: ConfigOption = DEFAULT_CONFIG, batch: BatchOption = None, out:
 
 
 @features_app.command("extract")
-def features_extract(config: ConfigOption = DEFAULT_CONFIG, batch: BatchOption = None, out: OutOption = None) -> None:
+def features_extract(
+    config: ConfigOption = DEFAULT_CONFIG,
+    batch: BatchOption = None,
+    out: OutOption = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="CPU threads; features.threads without.")
+    ] = None,
+) -> None:
     """Encode every kept tile at both magnifications."""
     from histill.features import extract as stage
 
-    _slide_stage("features", stage.run, config, batch, out)
+    _slide_stage("features", stage.run, config, batch, out, threads=threads)
 
 
 @features_app.command("import")

@@ -65,22 +65,37 @@ def call(function: Callable[[], Any], *, seconds: float, memory_mb: int, what: s
 
 def stream(
     function: Callable[[], Iterable[Any]], *, seconds: float, memory_mb: int, what: str, again: str = _AGAIN
-) -> Iterator[Any]:
-    """The items of an iterable that lives in a child process, in order.
+) -> Stream:
+    """The items of an iterable that lives in a child process, in order; `close` ends it.
 
-    The child makes the next item while the last one is in use; beyond what a pipe holds (1 MiB at most) it waits until
-    an item is asked for. Closing the iterator ends the child. Parameters and errors as of `call`; `seconds` are what
-    one item may be waited for.
+    The child starts at once and makes the next item while the last one is in use; beyond what a pipe holds (1 MiB at
+    most) it waits until an item is asked for. Parameters and errors as of `call`; `seconds` are what one item may be
+    waited for.
     """
-    child = Child(function, memory_mb)
-    try:
-        while True:
-            kind, content = _receive(child, seconds, memory_mb, what, again)
-            if kind == END:
-                return
-            yield content
-    finally:
-        child.end()
+    return Stream(Child(function, memory_mb), seconds, memory_mb, what, again)
+
+
+class Stream(Iterator[Any]):
+    """Items of a child that is at work already."""
+
+    def __init__(self, child: Child, *limits: Any):
+        self._child, self._limits = child, limits
+
+    def __next__(self) -> Any:
+        if self._child.ended:
+            raise StopIteration
+        try:
+            kind, content = _receive(self._child, *self._limits)
+        except BaseException:
+            self.close()
+            raise
+        if kind == END:
+            self.close()
+            raise StopIteration
+        return content
+
+    def close(self) -> None:
+        self._child.end()
 
 
 def each(

@@ -71,26 +71,36 @@ class Plan:
         folds = fold_file.read(path, [])
         return 1 + max((fold for patient, fold in folds.items() if patient in self.sheets.patients()), default=0)
 
-    def encoder_digest(self) -> str:
-        """Digest of the encoder's registry entry: a corrected recipe extracts anew."""
-        return digest(recipes.get(self.config["features"]["encoder"]).as_dict())
+    def encoders(self) -> dict[str, str | None]:
+        """Encoders of the extraction, and the local weights of each or None."""
+        return recipes.chosen(self.config)
 
-    def encoder_has_weights(self) -> bool:
-        """Whether the encoder's weights are fetched, or given, before extraction."""
-        return recipes.get(self.config["features"]["encoder"]).has_weights
+    def encoder_digest(self, *names: str) -> str:
+        """Digest of encoders' registry entries (of all in use): a corrected recipe extracts anew."""
+        return digest([recipes.get(name).as_dict() for name in names or self.encoders()])
 
-    def weight_files(self) -> list[str]:
+    def encoders_with_weights(self) -> list[str]:
+        """Encoders whose weights are fetched, or given, before extraction."""
+        return [name for name in self.encoders() if recipes.get(name).has_weights]
+
+    def weight_files(self, encoder: str) -> list[str]:
         """Files of weights that the config names in place of the hub's."""
-        options = self.config["features"]
-        if not options["weights"]:
+        given = self.encoders()[encoder]
+        if not given:
             return []
-        folder, names = weights.local(recipes.get(options["encoder"]), options["weights"])
+        folder, names = weights.local(recipes.get(encoder), given)
         return [str(folder / name) for name in names]
+
+    def encoder_threads(self) -> int:
+        """CPU threads of an extraction job: descriptors use one."""
+        return self.config["features"]["threads"] if self._any_network() else 1
 
     def encoder_gpus(self) -> int:
         """GPUs an extraction job asks for."""
-        network = recipes.get(self.config["features"]["encoder"]).builder != "descriptor"
-        return int(network and self.config["features"]["device"] != "cpu")
+        return int(self._any_network() and self.config["features"]["device"] != "cpu")
+
+    def _any_network(self) -> bool:
+        return any(recipes.get(name).builder != "descriptor" for name in self.encoders())
 
     def tissue_gpus(self) -> int:
         """GPUs a tissue job asks for: one where tissue is found by a model."""
@@ -157,9 +167,29 @@ def _check_encoder(config: dict[str, Any]) -> list[str]:
             f"config key 'features.encoder': '{options['encoder']}' is an encoder of histill; imported features need a "
             "name of their own that says where they come from, such as 'uni-trident'"
         ]
+    if options["encoder"] in options["also"]:
+        return [f"config key 'features.also': '{options['encoder']}' is features.encoder already; leave it out"]
+    chosen = recipes.chosen(config)
+    problems = [problem for name, given in chosen.items() for problem in _check_one(config, name, given)]
+    return problems or _check_stain(list(chosen), options["stain_normalisation"])
+
+
+def _check_stain(encoders: list[str], asked: str) -> list[str]:
+    methods = {name: recipes.stain_method(name, asked) for name in encoders}
+    if len(set(methods.values())) == 1:
+        return []
+    said = ", ".join(f"{name}: {method}" for name, method in methods.items())
+    return [
+        f"config key 'features.also': the encoders want different stain normalisation ({said}); extract them in runs "
+        "of their own, or set features.stain_normalisation to none, macenko or reinhard"
+    ]
+
+
+def _check_one(config: dict[str, Any], name: str, given: str | None) -> list[str]:
+    options = config["features"]
     try:
         recipes.check(
-            options["encoder"],
+            name,
             tile_size=config["tiles"]["size"],
             mpps=MAGNIFICATIONS,
             allow_off_recipe=options["allow_off_recipe"],
@@ -167,15 +197,16 @@ def _check_encoder(config: dict[str, Any]) -> list[str]:
         )
     except HistillError as error:
         return [f"{error.message} ({error.mend})"]
-    return _check_weights(recipes.get(options["encoder"]), options["weights"])
+    key = "features.weights" if name == options["encoder"] else f"features.also.{name}"
+    return _check_weights(recipes.get(name), given, key)
 
 
-def _check_weights(recipe: recipes.EncoderRecipe, path: str | None) -> list[str]:
+def _check_weights(recipe: recipes.EncoderRecipe, path: str | None, key: str) -> list[str]:
     lacking = recipes.missing_package(recipe)
     if lacking:
         return [f"encoder '{recipe.name}' needs the package {lacking[0]}, which is not installed ({lacking[1]})"]
     if path and not recipe.has_weights:
-        return [f"config key 'features.weights': encoder '{recipe.name}' has no weights; leave it null"]
+        return [f"config key '{key}': encoder '{recipe.name}' has no weights; leave it null"]
     if path:
         try:
             weights.local(recipe, path)
@@ -183,7 +214,7 @@ def _check_weights(recipe: recipes.EncoderRecipe, path: str | None) -> list[str]
             return [f"{error.message} ({error.mend})"]
     elif recipe.has_weights and recipe.hub is None:
         return [
-            f"config key 'features.weights': encoder '{recipe.name}' lies in no public repository; name its file here "
+            f"config key '{key}': encoder '{recipe.name}' lies in no public repository; name its file here "
             f"({recipe.file}, from its authors)"
         ]
     return []

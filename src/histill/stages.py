@@ -44,7 +44,7 @@ STAGES = {
     "inspect": Stage(2, ("slides.reader", "slides.icc", "slides.resample", "slides.allow_upsampling")),
     "tissue": Stage(2, ("tissue.method", "tissue.weights", *_AREAS), ("inspect",)),
     "tiles": Stage(2, ("tiles",), ("tissue",)),
-    "features": Stage(2, (*_FEATURES, *_EXTRACT), ("tiles",)),
+    "features": Stage(3, (*_FEATURES, *_EXTRACT), ("tiles",)),
     "features_import": Stage(2, _FEATURES),
     "transcriptome": Stage(1, ("transcriptome.matrix", "transcriptome.gene_sets")),
     "cohort": Stage(1, ("tasks", "folds", "training.validation_fraction")),

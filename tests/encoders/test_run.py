@@ -60,13 +60,13 @@ def test_stores_and_receipts_say_which_weights_made_them(slide, tiny, tiny_weigh
     recipe = read_recipe(tmp_path / "r" / next(iter(first.outputs)), "20x")
     digest = hashlib.sha256(tiny_weights).hexdigest()
     assert recipe["weights"] == {"revision": None, "sha256": {"own.safetensors": digest}}
-    assert json.loads((tmp_path / "r/receipts/encoder.json").read_text())["files"][0]["sha256"] == digest
+    assert json.loads((tmp_path / "r/receipts/encoders/tiny.json").read_text())["files"][0]["sha256"] == digest
 
     os.utime(weights, (1, 1))
     assert run() == first, "the same weights extracted again"
     weights.write_bytes(tiny_weights[:-4] + b"\x00\x00\x80\x3f")
     other = run()
-    assert other.inputs["encoder"] != first.inputs["encoder"]
+    assert other.inputs["encoder:tiny"] != first.inputs["encoder:tiny"]
     assert other.outputs != first.outputs
 
 
@@ -105,7 +105,7 @@ def test_the_job_fetches_and_a_changed_local_file_runs_it_again(shell, hub, tiny
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    target = "my results/receipts/encoder.json"
+    target = "my results/receipts/encoders/tiny.json"
     snakemake(target)
     written = json.loads((tmp_path / target).read_text())
     assert (written["repository"], written["revision"]) == ("lab/tiny", hub.commit)

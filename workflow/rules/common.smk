@@ -2,7 +2,7 @@
 import sys
 
 from histill import config as configuration
-from histill import plan, stages
+from histill import device, plan, stages
 from histill.errors import HistillError
 from histill.provenance import digest, write_json
 
@@ -14,6 +14,13 @@ except HistillError as error:
     # Nothing has been written yet; a traceback would bury the list of problems.
     print(f"histill: {error}", file=sys.stderr)
     sys.exit(1)
+
+# On a workstation as many jobs run on GPUs as it has; Snakemake alone counts nothing that it was given no number of. A
+# cluster counts its own, and a number from the command line or a profile stands.
+RESOURCES, GPUS = workflow.resource_settings, 0
+if workflow.is_main_process and RESOURCES.nodes is None and "gpu" not in RESOURCES.resources:
+    if GPUS := device.gpus_of_machine():
+        workflow.register_resource("gpu", GPUS)
 
 # The report's captions read the config; they need the defaults too.
 config.update(PLAN.config)
@@ -33,6 +40,7 @@ wildcard_constraints:
     task="[A-Za-z][A-Za-z0-9_-]*",
     method="[a-z][a-z-]*",
     stage="[a-z]+",
+    encoder="[A-Za-z0-9._-]+",
     fold="[0-9]+",
     seed="[0-9]+",
 

@@ -1,18 +1,19 @@
-# The encoder's weights, before any slide is encoded: fetched by one job, on the machine that started the run, since compute
+# Weights of the encoders, before any slide is encoded: fetched by one job, on the machine that started the run, since compute
 # nodes often reach no hub. The receipt holds repository, commit and digests; extraction works offline after it.
-if not PLAN.imports and PLAN.encoder_has_weights():
+if not PLAN.imports and PLAN.encoders_with_weights():
 
     rule encoder:
         input:
-            PLAN.weight_files(),
+            lambda wildcards: PLAN.weight_files(wildcards.encoder),
         output:
-            f"{RECEIPTS}/encoder.json",
+            f"{RECEIPTS}/encoders/{{encoder}}.json",
         log:
-            f"{RESULTS}/logs/encoder.log",
+            f"{RESULTS}/logs/encoders/{{encoder}}.log",
         localrule: True
         params:
-            encoder="encoder:" + PLAN.encoder_digest(),
-            name=PLAN.config["features"]["encoder"],
-            weights=["--weights", PLAN.config["features"]["weights"]] if PLAN.config["features"]["weights"] else [],
+            encoder=lambda wildcards: "encoder:" + PLAN.encoder_digest(wildcards.encoder),
+            weights=lambda wildcards: (
+                ["--weights", PLAN.encoders()[wildcards.encoder]] if PLAN.encoders()[wildcards.encoder] else []
+            ),
         shell:
-            "histill encoders prefetch {params.name:q} {params.weights:q} --out {output:q}" + LOGGED
+            "histill encoders prefetch {wildcards.encoder:q} {params.weights:q} --out {output:q}" + LOGGED

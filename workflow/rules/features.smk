@@ -23,7 +23,7 @@ else:
     rule features_batch:
         input:
             before=f"{RECEIPTS}/tiles/{{batch}}.json",
-            encoder=[f"{RECEIPTS}/encoder.json"] if PLAN.encoder_has_weights() else [],
+            encoders=[f"{RECEIPTS}/encoders/{name}.json" for name in PLAN.encoders_with_weights()],
         output:
             f"{RECEIPTS}/features/{{batch}}.json",
         log:
@@ -31,15 +31,17 @@ else:
         benchmark:
             f"{RESULTS}/benchmarks/features/{{batch}}.tsv"
         priority: 1
+        threads: min(PLAN.encoder_threads(), workflow.cores // GPUS or 1) if GPUS else PLAN.encoder_threads()
         resources:
-            mem_mb=7000 + PLAN.slide_memory(),
+            mem_mb=7000 + 2 * PLAN.slide_memory(),  # the next slide is opened while one is read
             runtime=480,
             gpu=PLAN.encoder_gpus(),
         params:
             recipe=stages.recipe("features", PLAN.config),
             encoder="encoder:" + PLAN.encoder_digest(),
         shell:
-            "histill features extract --config {CONFIG:q} --batch {wildcards.batch} --out {output:q}" + LOGGED
+            "histill features extract --config {CONFIG:q} --batch {wildcards.batch} --threads {threads} --out {output:q}"
+            + LOGGED
 
     rule features:
         input:

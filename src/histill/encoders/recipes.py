@@ -225,6 +225,12 @@ def get(name: str) -> EncoderRecipe:
     )
 
 
+def chosen(config: dict[str, Any]) -> dict[str, str | None]:
+    """Encoders of a config, the one that methods use first, and the local weights of each or None."""
+    options = config["features"]
+    return {options["encoder"]: options["weights"], **options["also"]}
+
+
 def stain_method(name: str, asked: str) -> str:
     """The stain normalisation of an encoder's slides: `none`, `macenko` or `reinhard`.
 

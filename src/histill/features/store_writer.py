@@ -34,6 +34,23 @@ FORMAT = 1
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
+def store_key(described: dict[str, Any], groups: dict[str, Layout], inputs: dict[str, Any] | None) -> str:
+    """Digest of all that a store is made from; parameters as of `StoreWriter`, whose record has it as `key`."""
+    return _key(_files(described, groups), inputs)
+
+
+def _key(files: dict[str, bytes], inputs: dict[str, Any] | None) -> str:
+    contents = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    return digest({"files": contents, "inputs": inputs})
+
+
+def _files(described: dict[str, Any], groups: dict[str, Layout]) -> dict[str, bytes]:
+    """What is known of the groups' files before the features are, by path in the store."""
+    return {
+        f"{name}/{file}": content for name, group in groups.items() for file, content in group.files(described).items()
+    }
+
+
 class StoreWriter:
     """Writes one store; a context manager. Not for use by several threads at once.
 
@@ -75,14 +92,14 @@ class StoreWriter:
         for name, layout in groups.items():
             with self._about(name):
                 layout.check()
-                files |= {f"{name}/{file}": content for file, content in layout.files(described).items()}
-        contents = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+                files |= _files(described, {name: layout})
+        self._key = _key(files, inputs)
         with self._about():
             self._part.mkdir(parents=True, exist_ok=True)
             self._lock: StoreLock | None = StoreLock(self._part / "lock", self.path)
         try:
             with self._about():
-                self._begin({"key": digest({"files": contents, "inputs": inputs})}, files)
+                self._begin({"key": self._key}, files)
         except BaseException:
             self.close()
             raise
@@ -132,8 +149,8 @@ class StoreWriter:
         Returns
         -------
         dict
-            The record: `digest` of the store, `files` with the digest of each, and `groups` with `rows`, `valid` (rows
-            that could be read), `dim` and `dtype`.
+            The record: `digest` of the store, `key` of all it was made from, `files` with the digest of each, and
+            `groups` with `rows`, `valid` (rows that could be read), `dim` and `dtype`.
         """
         with self._about():
             self._save()
@@ -148,6 +165,11 @@ class StoreWriter:
         self._resumable = False  # nothing is left to go on with
         self.close()
         return record
+
+    def discard(self) -> None:
+        """Let go of the store, and of what was written of it."""
+        self._resumable = False
+        self.close()
 
     def close(self) -> None:
         """Let go of the store, finished or not."""
@@ -220,7 +242,7 @@ class StoreWriter:
             }
             for name, group in self._groups.items()
         }
-        record = {"format": FORMAT, "groups": groups, "files": files}
+        record = {"format": FORMAT, "key": self._key, "groups": groups, "files": files}
         return {**record, "digest": digest(record)}
 
     def _clear(self) -> None:

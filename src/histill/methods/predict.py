@@ -77,17 +77,17 @@ def network_outputs(checkpoint: Checkpoint, cohort: Cohort, patients: list[str],
     import torch
 
     from histill.data.module import BagDataset, collate
-    from histill.device import resolve
+    from histill.device import lease
 
-    where = resolve(device)
-    network = checkpoint.network().to(where)
+    network = checkpoint.network()
     targets = {}
     if "rna" in READS[checkpoint.kind]:
         genes = checkpoint.expression.transform(cohort.genes(patients), cohort.expression[2])
         targets = {subspace: torch.from_numpy(genes[subspace]) for subspace in SUBSPACES}
     dataset = BagDataset(patients, cohort.bags, checkpoint.scalers, targets)
     collected: dict[str, dict[str, list]] = {}
-    with torch.inference_mode():
+    with lease(device) as where, torch.inference_mode():
+        network.to(where)
         for index in range(len(dataset)):
             batch = _move(collate([dataset[index]]), where)
             batch["genes"] = batch.pop("targets")

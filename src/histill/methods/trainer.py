@@ -13,7 +13,7 @@ import numpy as np
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from histill.data.module import BagDataModule
-from histill.device import resolve
+from histill.device import lease
 from histill.errors import HistillError
 from histill.methods.module import SupervisedModule
 from histill.provenance import write_csv
@@ -57,24 +57,24 @@ def fit(
     """
     _quiet()
     best = BestWeights()
-    where = resolve(device)
-    trainer = lightning.Trainer(
-        max_epochs=options["epochs"],
-        accelerator="gpu" if where.type == "cuda" else "cpu",
-        devices=[where.index or 0] if where.type == "cuda" else 1,
-        precision=options["precision"],
-        gradient_clip_val=1.0,
-        callbacks=[best, EarlyStopping(MONITOR, patience=options["patience"], check_finite=True)],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
-        # Not `True`: the cumulative sums of the survival likelihood have no deterministic kernel on a GPU.
-        deterministic="warn",
-    )
-    trainer.fit(module, data)
+    with lease(device) as where:
+        trainer = lightning.Trainer(
+            max_epochs=options["epochs"],
+            accelerator="gpu" if where.type == "cuda" else "cpu",
+            devices=[where.index or 0] if where.type == "cuda" else 1,
+            precision=options["precision"],
+            gradient_clip_val=1.0,
+            callbacks=[best, EarlyStopping(MONITOR, patience=options["patience"], check_finite=True)],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+            # Not `True`: the cumulative sums of the survival likelihood have no deterministic kernel on a GPU.
+            deterministic="warn",
+        )
+        trainer.fit(module, data)
     write_csv(curve, list(best.curve[0]), best.curve)
     weights = {name: value.detach().cpu().numpy() for name, value in best.state.items()}
     return weights, {"best_epoch": best.epoch, "epochs": len(best.curve), MONITOR: best.best}

@@ -55,20 +55,20 @@ def find_tissue(reader: SlideReader, overview: np.ndarray, options: dict[str, An
     -------
     The mask has the overview's size.
     """
-    place = device.resolve(options["device"])
-    model = load_model(weights).to(place)
     mpp, pixel_mm2 = options["mpp"], (options["mpp"] / 1000) ** 2
     height, width = overview.shape[:2]
     anything = _not_bare(overview, mpp)
     boxes = [box for box in _boxes(width, height, mpp) if _cut(anything, box.read).any()]
     mask = np.zeros((height, width), np.uint8)
-    for batch in _batches(boxes, _BATCH[place.type]):
-        tiles = np.stack([_read(reader, box.read, (width, height), mpp) for box in batch])
-        for box, likely in zip(batch, _tissue_probability(model, tiles, place), strict=True):
-            left, top, right, bottom = box.read
-            coarse = cv2.resize(likely, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
-            x0, y0, x1, y1 = box.core
-            mask[y0:y1, x0:x1] = coarse[y0 - top : y1 - top, x0 - left : x1 - left] > 0.5
+    with device.lease(options["device"]) as place:
+        model = load_model(weights).to(place)
+        for batch in _batches(boxes, _BATCH[place.type]):
+            tiles = np.stack([_read(reader, box.read, (width, height), mpp) for box in batch])
+            for box, likely in zip(batch, _tissue_probability(model, tiles, place), strict=True):
+                left, top, right, bottom = box.read
+                coarse = cv2.resize(likely, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
+                x0, y0, x1, y1 = box.core
+                mask[y0:y1, x0:x1] = coarse[y0 - top : y1 - top, x0 - left : x1 - left] > 0.5
     mask = morphology.large(mask, options["min_area_mm2"] / pixel_mm2)
     mask = morphology.fill_holes(mask, options["min_hole_mm2"] / pixel_mm2)
     facts = {"weights": weights.digest, "source": weights.source, "device": str(place), "tiles_read": len(boxes)}

@@ -1,83 +1,32 @@
-"""What every slide reader offers, and what all of them share.
+"""What all slide readers share.
 
-Shared are the choice of the level, resampling, white outside the slide, colour profiles, and recovery. A handle belongs
+These are the choice of the level, resampling, white outside the slide, colour profiles, and recovery. A handle belongs
 to one process: after a fork it is opened anew. One undecodable tile poisons an OpenSlide handle for good, so a failing
-read is tried once more on a fresh handle, and the handle is dropped after a second failure.
+read is tried once more on a fresh handle, and the handle is dropped after a second failure. A reader is for one thread;
+other threads read with its clones.
 """
 
 from __future__ import annotations
 
-import math
+import copy
 import os
 from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
-import cv2
 import numpy as np
 
 from histill.errors import SlideError
 from histill.slides.readers import icc as colour_profile
 from histill.slides.readers import levels as pyramid
 from histill.slides.readers.levels import Level
+from histill.slides.readers.request import Axis, Request, Window, span
 from histill.slides.readers.resample import METHODS, Box, margin, resample
+from histill.slides.readers.white import WHITE, framed, on_white
 
-WHITE = 255
+_SCRATCH_BYTES = 32 << 20  # memory a reader keeps for the pixels that it resamples
 MEND_DAMAGED = "the file is damaged or incomplete: copy or download it again, and compare its checksum"
-
-
-class SlideReader(Protocol):
-    """What every reader offers.
-
-    Attributes
-    ----------
-    name
-        The reader, a key of `READERS`.
-    vendor
-        Format as the reader calls it.
-    properties
-        The reader's properties, all as text.
-    dimensions
-        (width, height) of level 0 in pixels.
-    levels
-        Finest first.
-    icc_profile
-        Name of the slide's colour profile, or None; known whether it is applied or not.
-    refusals
-        What readers tried before said of the file.
-    notes
-        What the user should know of how this one reads it.
-    """
-
-    name: str
-    path: Path
-    vendor: str
-    refusals: list[str]
-    notes: list[str]
-    properties: dict[str, str]
-    dimensions: tuple[int, int]
-    levels: list[Level]
-    icc_profile: str | None
-
-    def read_region(self, x: int, y: int, width: int, height: int, out_width: int, out_height: int) -> np.ndarray: ...
-
-    def level_for(self, x: float, y: float) -> Level: ...
-
-    def close(self) -> None: ...
-
-    def __enter__(self) -> SlideReader: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-class Window(NamedTuple):
-    """Whole pixels of a level, right and bottom excluded."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
 
 
 class Reader(ABC):
@@ -108,6 +57,8 @@ class Reader(ABC):
         self._handle: Any = None
         self._owner = os.getpid()
         self._inherited: list[Any] = []
+        self._clones: list[Reader] = []
+        self._scratch = np.empty(0, np.uint8)
         self._stated: list[float] | None = None
         self._transform: Any = None
         try:
@@ -147,11 +98,40 @@ class Reader(ABC):
         """The level that `read_region` reads for `x` and `y` level-0 pixels per pixel."""
         return self.levels[pyramid.level_for(self._factors, x, y)]
 
+    def expect(self, boxes: np.ndarray, out_width: int, out_height: int) -> None:
+        """Say which regions will be read, by this reader and its clones.
+
+        Tiles of the file that several of them touch are then decoded once and kept until their last use, as far as the
+        cache has room (`cache.CACHE_BYTES`). Other regions can be read all the same. Where the library decodes, this
+        changes nothing.
+
+        Parameters
+        ----------
+        boxes
+            x, y, width, height [N, 4] in level-0 pixels, in about the order in which they will be read.
+        out_width, out_height
+            Size of each answer in pixels.
+        """
+        if boxes.ndim != 2 or boxes.shape[1] != 4:
+            raise ValueError(f"boxes are x, y, width, height [N, 4], not of shape {boxes.shape}")
+
+    def clone(self) -> Reader:
+        """A reader of the same slide for another thread, with a handle of its own, opened when it is needed.
+
+        Notes and decoded tiles are shared. It is closed with this reader, or by itself.
+        """
+        self._after_fork()
+        other = copy.copy(self)
+        other._handle, other._inherited, other._clones = None, [], []
+        other._scratch = np.empty(0, np.uint8)
+        self._clones.append(other)
+        return other
+
     def close(self) -> None:
-        """Release the file; a later read opens it again."""
-        handle, self._handle = self._handle, None
-        if handle is not None and self._owner == os.getpid():
-            handle.close()
+        """Release the file; a later read opens it again. No thread may be reading with this reader or a clone."""
+        for other in self._clones:
+            other.close()
+        self._release()
 
     def __enter__(self) -> Reader:
         return self
@@ -159,7 +139,16 @@ class Reader(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def read_region(self, x: int, y: int, width: int, height: int, out_width: int, out_height: int) -> np.ndarray:
+    def read_region(
+        self,
+        x: int,
+        y: int,
+        width: int,
+        height: int,
+        out_width: int,
+        out_height: int,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
         """A region of the slide, resampled.
 
         Read from the coarsest level that is at least as fine as asked. Edges are exact to a fraction of that level's
@@ -172,10 +161,12 @@ class Reader(ABC):
             Region in level-0 pixels; may reach beyond the slide.
         out_width, out_height
             Size of the answer in pixels.
+        out
+            Where to write it: uint8 [out_height, out_width, 3], C-contiguous. After an error its content is undefined.
 
         Returns
         -------
-        uint8 RGB array [out_height, out_width, 3].
+        uint8 RGB array [out_height, out_width, 3]: `out`, where it is given.
 
         Raises
         ------
@@ -186,38 +177,75 @@ class Reader(ABC):
             raise ValueError(
                 f"a region and its picture need at least one pixel: {width, height, out_width, out_height}"
             )
-        columns = _Axis(x, width / out_width, out_width, self.dimensions[0])
-        rows = _Axis(y, height / out_height, out_height, self.dimensions[1])
-        if columns.count < 1 or rows.count < 1:
-            return np.full((out_height, out_width, 3), WHITE, np.uint8)
-        pixels = self._resampled(columns, rows)
+        if out is None:
+            out = np.empty((out_height, out_width, 3), np.uint8)
+        elif out.shape != (out_height, out_width, 3) or out.dtype != np.uint8 or not out.flags.c_contiguous:
+            raise ValueError(f"out is uint8 {out_height, out_width, 3}, contiguous; not {out.dtype} {out.shape}")
+        self._after_fork()
+        request = self._request(x, y, width, height, out_width, out_height)
+        if request is None:
+            out[:] = WHITE
+            return out
+        columns, rows = request.columns, request.rows
+        whole = columns.inside and rows.inside
+        pixels = self._resampled(request, out if whole else np.empty((rows.count, columns.count, 3), np.uint8))
         if self._transform is not None:
-            pixels = colour_profile.apply(self._transform, pixels)
-        if columns.inside and rows.inside:
+            pixels[:] = colour_profile.apply(self._transform, pixels)
+        if whole:
             return pixels
-        share = (rows.share()[:, None] * columns.share())[..., None]
-        picture = np.full((out_height, out_width, 3), WHITE, np.uint8)
-        mixed = np.rint(pixels * share + WHITE * (1 - share)).astype(np.uint8)
-        picture[rows.first : rows.first + rows.count, columns.first : columns.first + columns.count] = mixed
-        return picture
+        framed(pixels, columns, rows, out)
+        return out
 
-    def _resampled(self, columns: _Axis, rows: _Axis) -> np.ndarray:
+    def _request(self, x: int, y: int, width: int, height: int, out_width: int, out_height: int) -> Request | None:
+        """How a region is read; None if it lies outside the slide."""
+        columns = Axis(x, width / out_width, out_width, self.dimensions[0])
+        rows = Axis(y, height / out_height, out_height, self.dimensions[1])
+        if columns.count < 1 or rows.count < 1:
+            return None
         index = pyramid.level_for(self._factors, columns.scale, rows.scale)
         dx, dy = self._factors[index]
         box = Box(columns.low / dx, rows.low / dy, columns.high / dx, rows.high / dy)
-        more = margin(columns.scale / dx, self._method), margin(rows.scale / dy, self._method)
         level = self.levels[index]
-        left, right = _window(box.left, box.right, more[0], level.width)
-        top, bottom = _window(box.top, box.bottom, more[1], level.height)
-        pixels, (x, y) = self._read_twice(index, Window(left, top, right, bottom))
-        box = Box(box.left - x, box.top - y, box.right - x, box.bottom - y)
-        return resample(pixels, box, columns.count, rows.count, self._method)
+        left, right = span(box.left, box.right, margin(columns.scale / dx, self._method), level.width)
+        top, bottom = span(box.top, box.bottom, margin(rows.scale / dy, self._method), level.height)
+        return Request(columns, rows, index, box, Window(left, top, right, bottom))
+
+    def _resampled(self, request: Request, out: np.ndarray) -> np.ndarray:
+        _, _, index, box, window = request
+        pixels = out if request.direct else self._buffer(window)
+        x, y = window.left, window.top
+        if not self._read_native(index, window, pixels):
+            pixels, (x, y) = self._read_twice(index, window)
+        if pixels is not out:
+            box = Box(box.left - x, box.top - y, box.right - x, box.bottom - y)
+            resample(pixels, box, out.shape[1], out.shape[0], self._method, out=out)
+        return out
+
+    def _buffer(self, window: Window) -> np.ndarray:
+        """Memory for the pixels of a window, the same each time."""
+        shape = window.bottom - window.top, window.right - window.left, 3
+        size = shape[0] * shape[1] * 3
+        if size > _SCRATCH_BYTES:
+            return np.empty(shape, np.uint8)
+        if size > self._scratch.size:
+            self._scratch = np.empty(size, np.uint8)
+        return self._scratch[:size].reshape(shape)
+
+    def _after_fork(self) -> bool:
+        """Give up what another process opened, if one did; to close it might wait for a lock that nobody releases."""
+        if self._owner == os.getpid():
+            return False
+        self._inherited.append(self._handle)
+        self._handle, self._owner = None, os.getpid()
+        return True
+
+    def _release(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None and self._owner == os.getpid():
+            handle.close()
 
     def _open(self) -> Any:
-        if self._owner != os.getpid():
-            # Closing a handle that another process uses might wait for a lock that no thread here will release.
-            self._inherited.append(self._handle)
-            self._handle, self._owner = None, os.getpid()
+        self._after_fork()
         if self._handle is None:
             self._handle = self._new_handle()
         return self._handle
@@ -227,12 +255,12 @@ class Reader(ABC):
             pixels, origin = self._read_level(self._open(), index, window)
             return on_white(pixels), origin
         except Exception:  # decoders raise their own types; the second attempt tells the user what they say
-            self.close()
+            self._release()
         try:
             pixels, origin = self._read_level(self._open(), index, window)
             return on_white(pixels), origin
         except Exception as error:
-            self.close()
+            self._release()
             at = f"x {round(window.left * self._factors[index][0])}, y {round(window.top * self._factors[index][1])}"
             raise SlideError(
                 f"{self.path}: pixels at {at} (level {index}) cannot be read: {self.name} says: {reason(error)}",
@@ -251,47 +279,13 @@ class Reader(ABC):
     def _read_level(self, handle: Any, index: int, window: Window) -> tuple[np.ndarray, tuple[float, float]]:
         """Pixels [height, width, 3 or 4] of a window inside a level, and where on it (x, y) they start."""
 
+    def _read_native(self, index: int, window: Window, out: np.ndarray) -> bool:
+        """Decode a window of a level into `out` without the library; False where the library is to read it."""
+        return False
+
     def _profile(self, handle: Any) -> bytes | None:
         """The colour profile in the file."""
         return None
-
-
-class _Axis:
-    """One axis of a request: which pixels of the answer touch the slide, and what they span in level-0 pixels."""
-
-    def __init__(self, start: int, scale: float, count: int, length: int):
-        self.scale = scale
-        self.first = max(0, math.floor(-start / scale))
-        self.count = min(count, math.ceil((length - start) / scale)) - self.first
-        self.low = start + self.first * scale
-        self.high = start + (self.first + self.count) * scale
-        self._length = length
-        self.inside = self.count == count and self.low >= 0 and self.high <= length + 1e-6
-
-    def share(self) -> np.ndarray:
-        """Share of each pixel that is inside the slide, float32 [count]."""
-        edges = np.clip(np.linspace(self.low, self.high, self.count + 1), 0, self._length)
-        return (np.diff(edges) / self.scale).clip(0, 1).astype(np.float32)
-
-
-def _window(low: float, high: float, more: int, length: int) -> tuple[int, int]:
-    """Whole pixels that cover a span with its margin, inside the level, at least one."""
-    left = min(max(math.floor(low + 1e-6) - more, 0), length - 1)
-    return left, max(min(math.ceil(high - 1e-6) + more, length), left + 1)
-
-
-def on_white(pixels: np.ndarray) -> np.ndarray:
-    """RGB of 8-bit RGB or RGBA pixels, what is transparent composited on white."""
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
-        what = f"the pixels are {pixels.dtype} of shape {pixels.shape}, not 8-bit RGB"
-        raise SlideError(what, mend="convert the slide to 8-bit RGB, or leave it out")
-    if pixels.shape[2] == 3:
-        return pixels
-    colour, alpha = pixels[..., :3], pixels[..., 3:]
-    if alpha.min() == WHITE:
-        return cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB)
-    opacity = alpha.astype(np.float32) / WHITE
-    return np.rint(colour * opacity + WHITE * (1 - opacity)).astype(np.uint8)
 
 
 def reason(error: BaseException) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from histill.errors import SlideError
-from histill.slides.readers.base import Reader, Window
+from histill.slides.readers.base import Reader
 from histill.slides.readers.icc import of_tag
+from histill.slides.readers.request import Window
 
 
 class CuCimReader(Reader):

@@ -9,25 +9,21 @@ from typing import Any
 import numpy as np
 
 from histill.errors import SlideError
-from histill.slides.readers.base import Reader, Window
 from histill.slides.readers.direct import DirectTiles
 from histill.slides.readers.icc import BROKEN
+from histill.slides.readers.pages import pages_of_sizes
+from histill.slides.readers.request import Window
+from histill.slides.readers.tiled import TiledReader
 
 _GENERIC = "generic-tiff"
 _PLAIN = ("aperio", _GENERIC)  # formats whose levels are pages of the TIFF as they are
 _MEND = "convert the slide to a pyramidal 8-bit RGB TIFF (vips tiffsave --pyramid --tile), or leave it out"
 
 
-class OpenSlideReader(Reader):
-    """Reads with OpenSlide; plain JPEG tiles are decoded past it, to the same pixels."""
+class OpenSlideReader(TiledReader):
+    """Reads with OpenSlide; plain tiles of a TIFF are decoded past it, to the same pixels."""
 
     name = "openslide"
-    _tiles: DirectTiles | None = None
-
-    def close(self) -> None:
-        super().close()
-        if self._tiles is not None:
-            self._tiles.close()
 
     def doubt(self) -> str | None:
         if self.vendor != _GENERIC or len(self.levels) > 1:
@@ -53,20 +49,11 @@ class OpenSlideReader(Reader):
             raise SlideError(found, mend=_MEND)
         self._stated = [float(value) for value in handle.level_downsamples]
         sizes = [(int(width), int(height)) for width, height in handle.level_dimensions]
-        self._tiles = DirectTiles(self.path, sizes) if self.vendor in _PLAIN else None
+        if self.vendor in _PLAIN:
+            self._tiles = DirectTiles(self.path, pages_of_sizes(self.path, sizes), "OpenSlide", self._cache, self.notes)
         return sizes
 
     def _read_level(self, handle: Any, index: int, window: Window) -> tuple[np.ndarray, tuple[float, float]]:
-        if self._tiles is not None:
-            exact = self._stated[index].is_integer()
-            pixels = self._tiles.read(
-                index, window, lambda part: self._composed(handle, index, part)[0], anywhere=exact
-            )
-            if pixels is not None:
-                return pixels, (float(window.left), float(window.top))
-        return self._composed(handle, index, window)
-
-    def _composed(self, handle: Any, index: int, window: Window) -> tuple[np.ndarray, tuple[float, float]]:
         # OpenSlide takes level-0 locations, divides them by its own downsample, and draws the level shifted by the
         # fraction that is left. Where that is no whole number the pixels returned start between those of the level.
         scale = self._stated[index]

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from histill.errors import SlideError
-from histill.slides.readers.base import Reader, Window
+from histill.slides.readers.base import Reader
+from histill.slides.readers.request import Window
 
 MAX_PIXELS = 100_000_000
 _PLAIN, _CONVERTED = ("RGB", "RGBA"), {"L": "RGB", "P": "RGBA", "LA": "RGBA", "PA": "RGBA", "1": "RGB"}

@@ -6,10 +6,11 @@ import stat
 from pathlib import Path
 
 from histill.errors import SlideError
-from histill.slides.readers.base import Reader, SlideReader, reason
+from histill.slides.readers.base import Reader, reason
 from histill.slides.readers.cucim import CuCimReader
 from histill.slides.readers.openslide import OpenSlideReader
 from histill.slides.readers.picture import PictureReader
+from histill.slides.readers.protocol import SlideReader
 from histill.slides.readers.tiff_check import check_tiff
 from histill.slides.readers.tifffile import TiffFileReader
 from histill.slides.readers.tiffslide import TiffSlideReader

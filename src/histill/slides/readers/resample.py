@@ -35,7 +35,9 @@ def margin(scale: float, method: str) -> int:
     return 0 if scale >= 1 else 1
 
 
-def resample(pixels: np.ndarray, box: Box, width: int, height: int, method: str = "area") -> np.ndarray:
+def resample(
+    pixels: np.ndarray, box: Box, width: int, height: int, method: str = "area", out: np.ndarray | None = None
+) -> np.ndarray:
     """A box of a picture at another size.
 
     Parameters
@@ -49,23 +51,30 @@ def resample(pixels: np.ndarray, box: Box, width: int, height: int, method: str 
         Size of the answer.
     method
         `area` or `lanczos`.
+    out
+        Where to write it, C-contiguous.
 
     Returns
     -------
-    uint8 [height, width, 3].
+    uint8 [height, width, 3]: `out`, where it is given.
     """
+    if out is None:
+        out = np.empty((height, width, 3), np.uint8)
     near = tuple(round(edge) for edge in box)
     whole = all(abs(edge - pixel) < 1e-6 for edge, pixel in zip(box, near, strict=True))
     inside = near[0] >= 0 and near[1] >= 0 and near[2] <= pixels.shape[1] and near[3] <= pixels.shape[0]
     if whole and inside:
         left, top, right, bottom = near
         if (right - left, bottom - top) == (width, height):
-            return pixels[top:bottom, left:right].copy()
+            out[:] = pixels[top:bottom, left:right]
+            return out
         if method == "area" and right - left >= width and bottom - top >= height:
-            return cv2.resize(pixels[top:bottom, left:right], (width, height), interpolation=cv2.INTER_AREA)
+            return cv2.resize(pixels[top:bottom, left:right], (width, height), dst=out, interpolation=cv2.INTER_AREA)
     if method == "lanczos":
-        return _lanczos(pixels, box, width, height)
-    return _separable(pixels, box, width, height)
+        out[:] = _lanczos(pixels, box, width, height)
+    else:
+        _separable(pixels, box, out)
+    return out
 
 
 def _lanczos(pixels: np.ndarray, box: Box, width: int, height: int) -> np.ndarray:
@@ -80,10 +89,10 @@ def _lanczos(pixels: np.ndarray, box: Box, width: int, height: int) -> np.ndarra
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS, box=moved))
 
 
-def _separable(pixels: np.ndarray, box: Box, width: int, height: int) -> np.ndarray:
+def _separable(pixels: np.ndarray, box: Box, picture: np.ndarray) -> None:
+    height, width = picture.shape[:2]
     across = _weights(box.left, box.right, width, pixels.shape[1])
     down = _weights(box.top, box.bottom, height, pixels.shape[0])
-    picture = np.empty((height, width, 3), np.uint8)
     step = max(1, _BLOCK // (pixels.shape[1] * max(1, math.ceil((box.bottom - box.top) / height))))
     for start in range(0, height, step):
         index, share = down[0][start : start + step], down[1][start : start + step]
@@ -93,7 +102,6 @@ def _separable(pixels: np.ndarray, box: Box, width: int, height: int) -> np.ndar
         turned = np.ascontiguousarray(part.transpose(1, 0, 2)).reshape(pixels.shape[1], -1)
         turned = _along_rows(turned, *across).reshape(width, len(index), 3)
         picture[start : start + step] = np.rint(turned.transpose(1, 0, 2))
-    return picture
 
 
 def _along_rows(values: np.ndarray, index: np.ndarray, share: np.ndarray) -> np.ndarray:

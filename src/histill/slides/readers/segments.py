@@ -7,38 +7,19 @@ of decoding the file once. Uncompressed strips are not decoded at all: the bytes
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
 
 from histill.errors import SlideError
+from histill.slides.readers.cache import Region
+from histill.slides.readers.request import Window
 
-CACHE_BYTES = 512 << 20
+CACHE_BYTES = 512 << 20  # a strip may span the slide
 MAX_SEGMENT_BYTES = 1 << 30
 _JPEG = (6, 7, 33007, 34892)
 _UNCOMPRESSED = 1
-
-
-class Cache:
-    """Recently used arrays, up to `CACHE_BYTES` together; the last one is kept whatever its size."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[Any, np.ndarray | None] = OrderedDict()
-        self._bytes = 0
-
-    def get(self, key: Any, make: Any) -> np.ndarray | None:
-        """The array under a key, made if it is not kept."""
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        value = make()
-        self._kept[key] = value
-        self._bytes += 0 if value is None else value.nbytes
-        while self._bytes > CACHE_BYTES and len(self._kept) > 1:
-            _, old = self._kept.popitem(last=False)
-            self._bytes -= 0 if old is None else old.nbytes
-        return value
 
 
 class Plane:
@@ -52,9 +33,9 @@ class Plane:
         Names the page in the cache.
     """
 
-    def __init__(self, page: Any, key: Any, cache: Cache):
+    def __init__(self, page: Any, key: Hashable):
         self.page, self.frame = page, page.keyframe
-        self.key, self.cache = key, cache
+        self.key = key
         self.height, self.width = self.frame.imagelength, self.frame.imagewidth
         self.separate = self.frame.planarconfig == 2 and self.frame.samplesperpixel > 1
         self.samples = self.frame.samplesperpixel
@@ -81,26 +62,38 @@ class Plane:
                 mend="convert it to a tiled pyramidal TIFF (vips tiffsave --pyramid --tile --bigtiff)",
             )
 
-    def read(self, left: int, top: int, right: int, bottom: int) -> np.ndarray:
-        """Samples of a window inside the picture, uint8 [bottom - top, right - left, samples]."""
+    def keys(self, window: Window) -> list[Hashable]:
+        """Names in the cache of the strips or tiles that a window inside the picture touches."""
+        return [] if self._raw else [(self.key, index) for _, index, _, _ in self._touched(window)]
+
+    def read(self, window: Window, region: Region) -> np.ndarray:
+        """Samples of a window inside the picture, uint8 [height, width, samples]."""
+        left, top, right, bottom = window
         out = np.full((bottom - top, right - left, self.samples), self._missing(), np.uint8)
-        for plane in range(self.samples if self.separate else 1):
+        for plane, index, y, x in self._touched(window):
             target = out[..., plane : plane + 1] if self.separate else out
-            for row in range(top // self.rows, -(-bottom // self.rows)):
-                for column in range(left // self.columns, -(-right // self.columns)):
-                    y, x = row * self.rows, column * self.columns
-                    y0, y1 = max(top, y), min(bottom, y + self.rows)
-                    x0, x1 = max(left, x), min(right, x + self.columns)
-                    index = (plane * self.down + row) * self.across + column
-                    part = self._part(index, y0 - y, y1 - y, x0 - x, x1 - x)
-                    if part is not None:
-                        target[y0 - top : y1 - top, x0 - left : x1 - left] = part
+            y0, y1 = max(top, y), min(bottom, y + self.rows)
+            x0, x1 = max(left, x), min(right, x + self.columns)
+            part = self._part(region, index, y0 - y, y1 - y, x0 - x, x1 - x)
+            if part is not None:
+                target[y0 - top : y1 - top, x0 - left : x1 - left] = part
         return out
 
-    def _part(self, index: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray | None:
+    def _touched(self, window: Window) -> list[tuple[int, int, int, int]]:
+        """Plane, number, top and left of the strips or tiles that a window touches."""
+        rows = range(window.top // self.rows, -(-window.bottom // self.rows))
+        columns = range(window.left // self.columns, -(-window.right // self.columns))
+        return [
+            (plane, (plane * self.down + row) * self.across + column, row * self.rows, column * self.columns)
+            for plane in range(self.samples if self.separate else 1)
+            for row in rows
+            for column in columns
+        ]
+
+    def _part(self, region: Region, index: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray | None:
         if self._raw:
             return self._bytes_of(index, y0, y1, x0, x1)
-        whole = self.cache.get((self.key, index), lambda: self._decode(index))
+        whole = region.tile((self.key, index), lambda _: self._decode(index))
         if whole is None:
             return None
         if whole.shape[0] < y1 or whole.shape[1] < x1 or whole.shape[2] != self._within:

@@ -1,7 +1,7 @@
 """TIFF through tifffile: what the slide libraries refuse or would read slowly.
 
 Strips, OME-TIFF with its pyramid in SubIFDs, BigTIFF, every compression that imagecodecs knows; 8 bits a sample: RGB,
-RGB with alpha, grey, palette; samples together or in planes.
+RGB with alpha, grey, palette; samples together or in planes. Plain tiles are decoded past tifffile, to the same pixels.
 """
 
 from __future__ import annotations
@@ -11,9 +11,15 @@ from typing import Any
 import numpy as np
 
 from histill.errors import SlideError
-from histill.slides.readers.base import Reader, Window, reason
+from histill.slides.readers import segments
+from histill.slides.readers.base import reason
+from histill.slides.readers.cache import TileCache
+from histill.slides.readers.direct import DirectTiles
 from histill.slides.readers.icc import of_tag
-from histill.slides.readers.segments import Cache, Plane
+from histill.slides.readers.pages import page_of
+from histill.slides.readers.request import Window
+from histill.slides.readers.segments import Plane
+from histill.slides.readers.tiled import TiledReader
 
 _MEND = "convert the slide to a pyramidal 8-bit RGB TIFF (vips tiffsave --pyramid --tile), or leave it out"
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
@@ -22,7 +28,7 @@ _PREMULTIPLIED, _STRAIGHT = 1, 2
 _UNITS = {2: "inch", 3: "centimeter"}
 
 
-class TiffFileReader(Reader):
+class TiffFileReader(TiledReader):
     """Reads with tifffile and imagecodecs."""
 
     name = "tifffile"
@@ -41,31 +47,44 @@ class TiffFileReader(Reader):
         self.vendor = "ome-tiff" if handle.file.is_ome else "generic-tiff"
         self.properties = _properties(handle.page)
         self.notes += handle.notes
+        pages = [page_of(planes[0].page) if len(planes) == 1 else None for planes in handle.levels]
+        self._tiles = DirectTiles(self.path, pages, "tifffile", self._cache, self.notes)
         return handle.sizes
 
+    def _new_cache(self) -> TileCache:
+        return TileCache(segments.CACHE_BYTES)
+
+    def _keys(self, index: int, window: Window) -> list[Any]:
+        return super()._keys(index, window) or _keys(self._open().levels[index], window)
+
     def _read_level(self, handle: Any, index: int, window: Window) -> tuple[np.ndarray, tuple[float, float]]:
-        parts = [plane.read(*window) for plane in handle.levels[index]]
+        planes = handle.levels[index]
+        with self._cache.region((index, window), _keys(planes, window)) as region:
+            parts = [plane.read(window, region) for plane in planes]
         samples = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
-        return _rgb(samples, handle.levels[index]), (window.left, window.top)
+        return _rgb(samples, planes), (window.left, window.top)
 
     def _profile(self, handle: Any) -> bytes | None:
         return of_tag(handle.page.tags.get(34675))
 
 
+def _keys(planes: list[Plane], window: Window) -> list[Any]:
+    return [key for plane in planes for key in plane.keys(window)]
+
+
 class _Pyramid:
-    """An open file, the pages of each level of its largest picture, and the cache of decoded segments."""
+    """An open file, and the pages of each level of its largest picture."""
 
     def __init__(self, file: Any):
         self.file = file
         self.notes: list[str] = []
         self.levels: list[list[Plane]] = []
-        cache = Cache()
         series = max(file.series, key=lambda one: _size(one)[0] * _size(one)[1], default=None)
         if series is None:
             raise SlideError("it holds no picture", mend=_MEND)
         for index, level in enumerate(series.levels):
             try:
-                self.levels.append(self._planes(level, index, cache))
+                self.levels.append(self._planes(level, index))
             except SlideError as error:
                 if index == 0:
                     raise
@@ -74,7 +93,7 @@ class _Pyramid:
         self.sizes = [(planes[0].width, planes[0].height) for planes in self.levels]
         self.page = self.levels[0][0].frame
 
-    def _planes(self, level: Any, index: int, cache: Cache) -> list[Plane]:
+    def _planes(self, level: Any, index: int) -> list[Plane]:
         pages = list(level.pages)
         if any(page is None or page.parent.filehandle.path != self.file.filehandle.path for page in pages):
             raise SlideError("its pictures are spread over several files", mend=_MEND)
@@ -83,7 +102,7 @@ class _Pyramid:
                 raise SlideError(f"it is a stack of axes {level.axes}, shape {level.shape}, no RGB picture", mend=_MEND)
             if index == 0:
                 self.notes.append("its three channels are taken as red, green and blue")
-        planes = [Plane(page, (index, number), cache) for number, page in enumerate(pages)]
+        planes = [Plane(page, (index, number)) for number, page in enumerate(pages)]
         _check(planes)
         return planes
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from histill.errors import SlideError
 from histill.slides.parts import parts
-from histill.slides.readers.base import Reader, Window
+from histill.slides.readers.base import Reader
+from histill.slides.readers.request import Window
 
 
 class WsiDicomReader(Reader):
