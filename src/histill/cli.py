@@ -167,6 +167,9 @@ def features_export(
     store: Annotated[
         list[Path] | None, typer.Option("--store", help="Store of one slide, without a config; may be repeated.")
     ] = None,
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", help="Whose features; features.encoder of the config without it.")
+    ] = None,
     magnification: Annotated[
         str | None, typer.Option("--magnification", help="10x or 20x; all that a store has without it.")
     ] = None,
@@ -178,7 +181,7 @@ def features_export(
     stores, notes, overlap = store or [], [], None
     if not store:
         checked = plan.load(config)
-        stores, notes = exports.stores_of(checked.results)
+        stores, notes = exports.stores_of(checked.results, encoder or checked.config["features"]["encoder"])
         overlap = checked.config["tiles"]["overlap"]
     done = exports.export(stores, to=to, out=out, magnification=magnification, overlap=overlap)
     print(f"{out}: {len(done.files)} files of {done.slides} slides")

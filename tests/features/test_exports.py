@@ -222,9 +222,11 @@ def test_command(run, tmp_path, monkeypatch):
         (tmp_path / path).write_text("")
     written = tmp_path / "config.yaml"
     written.write_text(f"results: {run}\ncohort: {{slides: {sheet}}}\ntiles: {{overlap: 0.25}}\n")
-    result = CliRunner().invoke(
-        app, ["features", "export", "--to", "trident", "--out", str(tmp_path / "out"), "--config", str(written)]
-    )
+    command = ["features", "export", "--to", "trident", "--out", str(tmp_path / "out"), "--config", str(written)]
+    result = CliRunner().invoke(app, command)
+    assert "0 files" in result.output
+    assert "slide S-1 is left out: it has no features of 'colour-texture'" in result.output
+    result = CliRunner().invoke(app, [*command, "--encoder", ENCODER])
     assert result.exit_code == 0, result.output
     assert "8 files of 2 slides" in result.output
     assert "slide S-3 is left out: quarantined (no pixels)" in result.output

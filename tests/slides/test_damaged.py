@@ -158,11 +158,14 @@ class Hostile:
     def __exit__(self, *_):
         self.reader.close()
 
-    def read_region(self, *box):
+    def clone(self):
+        return self
+
+    def read_region(self, *box, **options):
         if self.left == 0:
             DEEDS[self.reader.path.stem](self.reader.path)
         self.left -= 1
-        return self.reader.read_region(*box)
+        return self.reader.read_region(*box, **options)
 
 
 def raise_(error):

@@ -56,11 +56,17 @@ def run(*, sheets: Sheets, config: dict[str, Any], results: str | Path) -> dict[
         "outputs": {f"cohort/{name}": file_digest(folder / name) for name in ("patients.parquet", "folds.json")},
         "counts": _counts(table, sheets),
         "warnings": [*sheets.notes, *warnings],
-        # What training depends on: a store extracted anew trains anew, a new report title does not.
-        "features": digest({r.slide: r.outputs for r in receipts if r.state == OK}),
+        # What training depends on: a store extracted anew trains anew; a new report title does not, nor do features of
+        # another encoder.
+        "features": digest({r.slide: _store(r, config) for r in receipts if r.state == OK}),
     }
     write_json(results / "receipts" / "cohort.json", receipt)
     return receipt
+
+
+def _store(receipt: Receipt, config: dict[str, Any]) -> str | None:
+    """Digest of a slide's store that methods use."""
+    return receipt.outputs.get(f"features/{config['features']['encoder']}/{receipt.slide}.zarr")
 
 
 def _slides_by_patient(receipts: list[Receipt], sheets: Sheets) -> dict[str, dict[str, str]]:

@@ -183,6 +183,7 @@ class Engine:
                 return
             self._open[job.slide_id] = job
             start, stop = job.fields()
+            self._progress.tiles_done(TILES * start)
             cut = reading.parts(start, stop, self._place, self._ring.fields)
             self._place += stop - start
             options = {"threads": self._threads, "limits": self._limits}

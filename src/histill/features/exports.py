@@ -13,7 +13,7 @@ import numpy as np
 from histill.batches import collect
 from histill.errors import HistillError
 from histill.features.bag_writers import FORMATS, Tiles
-from histill.features.store import read_group, read_recipe, verify
+from histill.features.store import read_group, read_recipe, store_path, verify
 from histill.magnifications import MAGNIFICATIONS
 from histill.provenance import OK, read_json
 
@@ -33,13 +33,16 @@ class Exported:
     notes: list[str] = field(default_factory=list)
 
 
-def stores_of(results: str | Path) -> tuple[list[Path], list[str]]:
-    """Stores of the slides of a run that have features, and a note on every other slide."""
+def stores_of(results: str | Path, encoder: str) -> tuple[list[Path], list[str]]:
+    """Stores that an encoder made of the slides of a run, and a note on every slide that has none."""
     results = Path(results)
     stores, notes = [], []
     for receipt in collect([results / "receipts" / "features.json"]):
-        if receipt.state == OK:
-            stores.extend(results / name for name in receipt.outputs)
+        path = store_path(encoder, receipt.slide)
+        if receipt.state == OK and path in receipt.outputs:
+            stores.append(results / path)
+        elif receipt.state == OK:
+            notes.append(f"slide {receipt.slide} is left out: it has no features of '{encoder}'")
         else:
             notes.append(f"slide {receipt.slide} is left out: {receipt.state} ({receipt.reason})")
     return stores, notes

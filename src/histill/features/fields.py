@@ -13,6 +13,7 @@ from histill.slides.table import read as read_tiles
 
 CHILDREN = 4  # 20x tiles of a 10x tile
 TILES = 1 + CHILDREN  # of a field
+_COLUMNS = ("tile", "tissue", "x", "y", "width", "height")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def read_fields(path: str | Path) -> Fields:
             f"{path}: a 10x tile does not have its four 20x children", mend="run: snakemake -R tiles_batch"
         )
     tables = {
-        name: {key: values[rows] for key, values in columns.items()}
+        name: {key: columns[key][rows] for key in _COLUMNS}
         for name, rows in (("10x", coarse_rows), ("20x", fine_rows))
     }
     return Fields(boxes(tables["10x"]), tables)

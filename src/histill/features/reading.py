@@ -122,7 +122,8 @@ def _fill(source: Source, reader: Any, cut: list[Part], ring: Ring, threads: int
         return None
 
     begun: deque[tuple[Part, list[Future]]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
+    pool = ThreadPoolExecutor(threads)
+    try:
         for part in cut:
             # What waits for room would otherwise keep back what is done, and so the room.
             while begun and (len(begun) == _AHEAD or part.place >= ring.end()):
@@ -133,6 +134,8 @@ def _fill(source: Source, reader: Any, cut: list[Part], ring: Ring, threads: int
             begun.append((part, [pool.submit(fill, field, ring.place(place)) for field, place in fields]))
         while begun:
             yield _errors(*begun.popleft(), ring)
+    finally:
+        pool.shutdown(cancel_futures=True)  # the reader may only be closed when no thread reads
 
 
 def _errors(part: Part, done: list[Future], ring: Ring) -> dict[int, SlideError]:
