@@ -8,7 +8,7 @@ import torch
 
 from histill.encoders import recipes
 from histill.encoders.build import build
-from histill.encoders.network import NetworkEncoder, pool
+from histill.encoders.network import NetworkEncoder, pool, prepare
 from histill.errors import HistillError
 
 
@@ -40,6 +40,33 @@ def test_tiles_may_be_read_only_and_strided(encoder):
     batch = tiles(2, 448)[:, ::2, ::2]
     batch.flags.writeable = False
     np.testing.assert_array_equal(encoder.encode(batch, 0.5), encoder.encode(np.ascontiguousarray(batch), 0.5))
+
+
+@pytest.mark.parametrize("name", ["uni", "lunit-s16", "h-optimus-0"])
+def test_normalisation_is_the_recipes_formula_to_the_bit(name):
+    entry = recipes.get(name)
+    pixels = torch.from_numpy(tiles(3, entry.resize)).permute(0, 3, 1, 2)
+    start = (entry.resize - entry.input) // 2
+    cut = pixels[..., start : start + entry.input, start : start + entry.input]
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (entry.mean, entry.std))
+    for layout in (torch.channels_last, torch.contiguous_format):
+        given = pixels.contiguous(memory_format=layout)
+        before = given.clone()
+        assert torch.equal(prepare(given, entry), (cut / 255 - mean) / std)
+        assert torch.equal(given, before), "the tiles were written to"
+
+
+def test_convolutional_networks_alone_are_laid_out_channels_last():
+    import timm
+
+    def strides(architecture: str) -> tuple[int, ...]:
+        encoder = NetworkEncoder(recipes.get("uni"), timm.create_model(architecture, num_classes=0), device="cpu")
+        layers = [layer for layer in encoder.model.modules() if isinstance(layer, torch.nn.Conv2d)]
+        return layers[0].weight.stride()
+
+    assert strides("mobilenetv3_small_050")[1] == 1
+    assert strides("resnet18")[1] == 1
+    assert strides("test_vit")[-1] == 1
 
 
 def recipe(pooling: str, dim: int, prefix: int = 5) -> recipes.EncoderRecipe:

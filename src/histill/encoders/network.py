@@ -36,7 +36,7 @@ class NetworkEncoder:
         self.device = resolve(device)
         self.model = model.eval().requires_grad_(False).to(self.device)
         if self.device.type == "cpu" and _is_convolutional(model):
-            self.model.to(memory_format=torch.channels_last)  # 1.2 to 1.4 times as fast; of no use to a transformer
+            self.model.to(memory_format=torch.channels_last)  # 1.2 to 1.3 times as fast; no gain for transformers
 
     @torch.inference_mode()
     def encode(self, tiles: np.ndarray, mpp: float) -> np.ndarray:

@@ -18,10 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from histill.encoders.passes import Encoded, Pass
+from histill.encoders.passes import CHILDREN, TILES, Encoded, Pass
 from histill.errors import SlideError
 from histill.features import reading
-from histill.features.fields import CHILDREN, TILES
 from histill.features.progress import Progress
 from histill.features.reading import Part, Source
 from histill.features.ring import Ring

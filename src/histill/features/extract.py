@@ -18,10 +18,11 @@ from histill.batches import run_together
 from histill.cohort.sheets import Slide
 from histill.encoders import recipes
 from histill.encoders.build import Encoder, build
+from histill.encoders.passes import TILES, Pass
 from histill.errors import HistillError
 from histill.features import stain
 from histill.features.chosen import Chosen
-from histill.features.fields import TILES, no_fields, read_fields
+from histill.features.fields import no_fields, read_fields
 from histill.features.store import store_path, verify
 from histill.magnifications import MAGNIFICATIONS
 from histill.provenance import EMPTY, Receipt, file_digest, read_json, tree_digest
@@ -85,7 +86,6 @@ def _work(
     todo: list[tuple[Slide, Receipt]], *, chosen: list[Chosen], config: dict[str, Any], results: Path, threads: int
 ) -> Iterator[tuple[Slide, Receipt, Exception | None]]:
     """Extract slides together (`histill.batches.run_together`)."""
-    from histill.encoders.passes import Pass
     from histill.features.engine import Engine, Job
     from histill.features.progress import Progress
 

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from histill.encoders.passes import CHILDREN
 from histill.errors import SlideError
 from histill.features.store_group import Layout
 from histill.slides.table import read as read_tiles
 
-CHILDREN = 4  # 20x tiles of a 10x tile
-TILES = 1 + CHILDREN  # of a field
 _COLUMNS = ("tile", "tissue", "x", "y", "width", "height")
 
 
@@ -36,7 +35,10 @@ class Fields:
 
     def layouts(self, dim: int, names: list[str] | None) -> dict[str, Layout]:
         """Magnification -> group of the store, for an encoder of `dim` features."""
-        parents = {"10x": np.full(len(self), -1, np.int32), "20x": np.repeat(np.arange(len(self), dtype=np.int32), 4)}
+        parents = {
+            "10x": np.full(len(self), -1, np.int32),
+            "20x": np.repeat(np.arange(len(self), dtype=np.int32), CHILDREN),
+        }
         return {
             name: Layout(
                 rows=len(table["tile"]),
@@ -68,8 +70,7 @@ def read_fields(path: str | Path) -> Fields:
             f"{path}: a 10x tile does not have its four 20x children", mend="run: snakemake -R tiles_batch"
         )
     tables = {
-        name: {key: columns[key][rows] for key in _COLUMNS}
-        for name, rows in (("10x", coarse_rows), ("20x", fine_rows))
+        name: {key: columns[key][rows] for key in _COLUMNS} for name, rows in (("10x", coarse_rows), ("20x", fine_rows))
     }
     return Fields(boxes(tables["10x"]), tables)
 
