@@ -1,13 +1,18 @@
 """Tiles decoded past OpenSlide are the pixels OpenSlide gives, and what is unusual is left to it."""
 
+import cv2
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
 
 from histill.errors import SlideError
 from histill.slides.readers import open_slide
-from histill.slides.readers.base import Window
+from histill.slides.readers.cache import TileCache
+from histill.slides.readers.codecs import UndecodedError
 from histill.slides.readers.direct import DirectTiles
+from histill.slides.readers.pages import pages_of_sizes
+from histill.slides.readers.request import Window
 from tests.slides import sparse
 
 
@@ -33,6 +38,10 @@ def write(stained, tmp_path):
     return make
 
 
+def direct_tiles(path, sizes):
+    return DirectTiles(path, pages_of_sizes(path, sizes), "OpenSlide", TileCache(), [])
+
+
 def served(reader) -> list[bool]:
     return [page is not None for page in reader._tiles._levels]
 
@@ -49,6 +58,7 @@ def assert_same(path, expect_served, windows=40):
             ours, theirs = direct.read_region(x, y, w, h, *out), composed.read_region(x, y, w, h, *out)
             np.testing.assert_array_equal(ours, theirs)
         assert served(direct) == expect_served
+        assert direct.notes == []
 
 
 def test_a_scanners_pyramid(pyramid):
@@ -75,8 +85,64 @@ def test_other_tile_sizes_and_one_level(write):
     assert_same(write(tile=(256, 128), levels=1), [True])
 
 
+@pytest.mark.parametrize(("byteorder", "bigtiff"), [("<", False), (">", True)])
+@pytest.mark.parametrize(
+    ("compression", "predictor"), [(None, False), ("lzw", False), ("lzw", True), ("zlib", False), ("zlib", True)]
+)
+def test_lossless_tiles(write, compression, predictor, byteorder, bigtiff):
+    options = {"compression": compression, "predictor": predictor, "byteorder": byteorder, "bigtiff": bigtiff}
+    assert_same(write(tile=(256, 256), **options), [True] * 2)
+
+
 def test_other_compressions_are_left_to_openslide(write):
-    assert_same(write(compression="zlib", tile=(256, 256)), [False] * 2)
+    assert_same(write(compression="packbits", tile=(256, 256)), [False] * 2)
+
+
+def write_aperio_jpeg2000(path, picture, compression, side=128, **options):
+    """Aperio's JPEG 2000: bare codestreams, of YCbCr without a transform (33003) or of RGB (33005)."""
+
+    def codestreams():
+        for top in range(0, picture.shape[0], side):
+            for left in range(0, picture.shape[1], side):
+                tile = np.full((side, side, 3), 255, np.uint8)
+                part = picture[top : top + side, left : left + side]
+                tile[: part.shape[0], : part.shape[1]] = part
+                if compression == 33003:
+                    tile = np.ascontiguousarray(cv2.cvtColor(tile, cv2.COLOR_RGB2YCrCb)[..., [0, 2, 1]])
+                yield imagecodecs.jpeg2k_encode(tile, level=30, codecformat="j2k", mct=compression == 33005, **options)
+
+    with tifffile.TiffWriter(path) as file:
+        file.write(
+            codestreams(),
+            shape=picture.shape,
+            dtype=np.uint8,
+            tile=(side, side),
+            photometric="rgb",
+            compression=compression,
+            description=f"Aperio Image Library v10.0.0\r\n{picture.shape[1]}x{picture.shape[0]}|MPP = 0.5",
+            metadata=None,
+        )
+    return path
+
+
+@pytest.mark.parametrize("compression", [33003, 33005])
+def test_jpeg_2000_of_aperio(stained, tmp_path, compression):
+    path = write_aperio_jpeg2000(tmp_path / "a.svs", stained(300, 420), compression)
+    with open_slide(path, "openslide") as reader:
+        assert reader.vendor == "aperio"
+    assert_same(path, [True], windows=15)
+
+
+def test_a_jpeg_2000_tile_of_another_size_is_not_decoded(stained, tmp_path):
+    path = write_aperio_jpeg2000(tmp_path / "a.svs", stained(300, 420), 33005)
+    data = bytearray(path.read_bytes())
+    offset, _, index = tile_of(path)
+    data[offset + 8 : offset + 16] = b"\0\0\xff\xdc" * 2  # 65,500 × 65,500 px
+    path.write_bytes(data)
+    tiles = direct_tiles(path, [(420, 300)])
+    with pytest.raises(UndecodedError, match="not of the tile's size"):
+        tiles._decode(tiles._levels[0], index, np.empty((128, 128, 3), np.uint8))
+    tiles.close()
 
 
 @pytest.mark.shared_data
@@ -85,20 +151,59 @@ def test_other_compressions_are_left_to_openslide(write):
     [
         ("cmu-1-small-region.svs", [True]),
         ("TCGA-06-0174-01Z-00-DX3.tiff", [True] * 3),
-        ("openslide_boxes.tiff", [False] * 4),
     ],
 )
 def test_real_slides(shared_data, name, expected):
     assert_same(shared_data / "wsi" / name, expected)
 
 
-def test_a_page_that_decodes_otherwise_is_not_served(pyramid):
-    window = Window(0, 0, 300, 300)
-    tiles = DirectTiles(pyramid, [(5120, 4096)])
-    wrong = tiles.read(0, window, lambda part: np.zeros((256, 256, 4), np.uint8), anywhere=True)
-    assert wrong is None
-    assert tiles._levels == [None]
+@pytest.mark.shared_data
+def test_a_real_slide_of_deflate_tiles_with_rounded_levels(shared_data):
+    path = shared_data / "wsi" / "openslide_boxes.tiff"
+    with open_slide(path, "openslide") as reader, tifffile.TiffFile(path) as file:
+        for level, page in zip(reader.levels, file.pages, strict=True):
+            scale = round(level.downsample)
+            box = 0, 0, level.width * scale, level.height * scale
+            found = reader.read_region(*box, level.width, level.height)
+            inside = [side // scale for side in reader.dimensions]
+            np.testing.assert_array_equal(found[: inside[1], : inside[0]], page.asarray()[: inside[1], : inside[0]])
+        assert served(reader) == [True] * 4
+
+
+def compare_with(path, reference):
+    """Levels served after a comparison, and the notes, which name the level once whatever is read later."""
+    tiles = direct_tiles(path, [(5120, 4096)])
+    out = np.empty((300, 300, 3), np.uint8)
+    for _ in range(2):
+        assert not tiles.read(0, Window(0, 0, 300, 300), out, reference)
     tiles.close()
+    assert tiles._levels == [None]
+    return tiles._notes
+
+
+def test_a_level_that_decodes_otherwise_is_left_to_the_library_with_a_note(pyramid):
+    notes = compare_with(pyramid, lambda index, part: np.zeros((256, 256, 4), np.uint8))
+    assert len(notes) == 1
+    assert "level 0 is read with OpenSlide" in notes[0]
+    assert "the pixels differ" in notes[0]
+
+
+def test_a_level_that_cannot_be_compared_is_left_to_the_library_with_a_note(pyramid):
+    def fail(index, part):
+        raise OSError("no such thing")
+
+    assert "cannot be compared: no such thing" in compare_with(pyramid, fail)[0]
+
+
+def test_a_few_tiles_are_compared_once_for_all_clones(pyramid):
+    compared = []
+    with open_slide(pyramid, "openslide") as reader:
+        for one in (reader, reader.clone(), reader.clone()):
+            real = one._read_level
+            one._read_level = lambda *args, real=real: compared.append(args[1:]) or real(*args)
+            one.read_region(1000, 1000, 700, 700, 700, 700)
+    assert 2 <= len(compared) <= 3
+    assert len(set(compared)) == len(compared)
 
 
 def test_two_pages_of_a_size_are_not_told_apart(write):
@@ -108,7 +213,7 @@ def test_two_pages_of_a_size_are_not_told_apart(write):
     with tifffile.TiffWriter(path) as file:
         for _ in range(2):
             file.write(picture, tile=(240, 240), compression="jpeg", photometric="rgb", metadata=None)
-    assert DirectTiles(path, [(900, 700)])._levels == [None]
+    assert direct_tiles(path, [(900, 700)])._levels == [None]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +223,7 @@ def test_two_pages_of_a_size_are_not_told_apart(write):
 def test_no_tiff_is_no_error(tmp_path, content):
     path = tmp_path / "a.tiff"
     path.write_bytes(content)
-    assert DirectTiles(path, [(10, 10)])._levels == [None]
+    assert direct_tiles(path, [(10, 10)])._levels == [None]
 
 
 def test_a_directory_that_names_itself_ends(write):
@@ -128,7 +233,7 @@ def test_a_directory_that_names_itself_ends(write):
     data = bytearray(path.read_bytes())
     data[pointer : pointer + 4] = first.to_bytes(4, "little")
     path.write_bytes(data)
-    assert DirectTiles(path, [(900, 700)])._levels[0] is not None
+    assert direct_tiles(path, [(900, 700)])._levels[0] is not None
 
 
 def tile_of(path, page=0):
@@ -182,9 +287,11 @@ def test_absurd_places_of_tiles_are_left_to_openslide(pyramid, tmp_path, tag, va
         start = found.valueoffset + index * size
     data[start : start + size] = min(value, (1 << 8 * size) - 1).to_bytes(size, "little")
     path.write_bytes(data)
-    tiles = DirectTiles(path, [(5120, 4096)])
-    assert tiles._decode(tiles._levels[0], index) is None
-    assert tiles._decode(tiles._levels[0], index + 1) is not None
+    tiles = direct_tiles(path, [(5120, 4096)])
+    out = np.empty((256, 256, 3), np.uint8)
+    with pytest.raises(UndecodedError, match=r"no place of a tile|ends before"):
+        tiles._decode(tiles._levels[0], index, out)
+    assert tiles._decode(tiles._levels[0], index + 1, out) is out
     tiles.close()
 
 
@@ -196,8 +303,9 @@ def test_a_tile_of_another_size_than_stated_is_not_decoded(pyramid, tmp_path):
     data[frame + 5 : frame + 9] = b"\xff\xdc\xff\xdc"  # 65,500 × 65,500 px
     path.write_bytes(data)
     row, column = divmod(index, 20)
-    tiles = DirectTiles(path, [(5120, 4096)])
-    assert tiles._decode(tiles._levels[0], index) is None
+    tiles = direct_tiles(path, [(5120, 4096)])
+    with pytest.raises(UndecodedError):
+        tiles._decode(tiles._levels[0], index, np.empty((256, 256, 3), np.uint8))
     assert verdict(path, (column * 256, row * 256, 100, 100, 100, 100), past=True) is None
 
 
@@ -217,11 +325,3 @@ def test_a_closed_reader_opens_again(pyramid):
     assert reader._tiles._file is None
     np.testing.assert_array_equal(reader.read_region(1000, 1000, 500, 500, 500, 500), first)
     reader.close()
-
-
-def test_the_cache_is_bounded(pyramid, monkeypatch):
-    monkeypatch.setattr("histill.slides.readers.direct._CACHE_BYTES", 3 * 256 * 256 * 3)
-    with open_slide(pyramid, "openslide") as reader:
-        reader.read_region(0, 0, 3000, 3000, 3000, 3000)
-        assert len(reader._tiles._cache) <= 3
-        assert reader._tiles._held == sum(tile.nbytes for tile in reader._tiles._cache.values())

@@ -114,3 +114,16 @@ def test_other_formats_are_no_pictures(pixels, tmp_path):
     Image.fromarray(pixels).save(tmp_path / "a.bmp")
     with pytest.raises(SlideError, match="picture says: it is no PNG or JPEG"):
         open_slide(tmp_path / "a.bmp")
+
+
+def test_clones_share_the_decoded_picture(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    with open_slide(tmp_path / "a.png") as reader:
+        first, second = reader.clone(), reader.clone()
+        box = 10, 20, 30, 40, 30, 40
+        np.testing.assert_array_equal(first.read_region(*box), pixels[20:60, 10:40])
+        assert np.shares_memory(first._handle.pixels(), reader._handle.pixels())
+        first.close()
+        np.testing.assert_array_equal(second.read_region(*box), pixels[20:60, 10:40])
+        np.testing.assert_array_equal(first.read_region(*box), pixels[20:60, 10:40])

@@ -72,7 +72,7 @@ def _lossless(page: Page, data: bytes, out: np.ndarray) -> None:
 
     flat = out.reshape(-1)
     if page.compression == _NONE:
-        flat[:] = np.frombuffer(data, np.uint8, flat.size)
+        flat[:] = np.frombuffer(data, np.uint8)  # no other length will do
     else:
         unpack = lzw_decode if page.compression == _LZW else deflate_decode
         if len(unpack(data, out=flat)) != flat.size:

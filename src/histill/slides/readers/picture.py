@@ -7,6 +7,7 @@ coordinates stay those of the stored pixels, as annotation programs and the tiss
 
 from __future__ import annotations
 
+import threading
 import warnings
 from typing import Any
 
@@ -27,6 +28,11 @@ class PictureReader(Reader):
     """Reads PNG and JPEG with Pillow."""
 
     name = "picture"
+
+    def clone(self) -> PictureReader:
+        other = super().clone()
+        other._handle = _Lent(self._open())
+        return other
 
     def _new_handle(self) -> Any:
         from PIL import Image
@@ -75,22 +81,34 @@ class PictureReader(Reader):
 
 
 class _Picture:
-    """An open picture, decoded on first use."""
+    """An open picture, decoded on first use, for all threads."""
 
     def __init__(self, image: Any):
         self.image = image
         self._pixels: np.ndarray | None = None
+        self._decoding = threading.Lock()
 
     def pixels(self) -> np.ndarray:
-        if self._pixels is None:
-            self.image.load()
-            mode = "RGBA" if _TRANSPARENT in self.image.info else _CONVERTED.get(self.image.mode, self.image.mode)
-            self._pixels = np.asarray(self.image.convert(mode))
-        return self._pixels
+        with self._decoding:
+            if self._pixels is None:
+                self.image.load()
+                mode = "RGBA" if _TRANSPARENT in self.image.info else _CONVERTED.get(self.image.mode, self.image.mode)
+                self._pixels = np.asarray(self.image.convert(mode))
+            return self._pixels
 
     def close(self) -> None:
         self.image.close()
         self._pixels = None
+
+
+class _Lent:
+    """A picture that another reader decodes for its clone, and closes."""
+
+    def __init__(self, picture: Any):
+        self.image, self.pixels = picture.image, picture.pixels
+
+    def close(self) -> None:
+        self.pixels = None  # it may be the last reference
 
 
 def _too_large() -> str:

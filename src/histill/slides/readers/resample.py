@@ -9,7 +9,7 @@ pictures are linear. `lanczos` is Pillow's, three pixels of the answer to each s
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -91,24 +91,25 @@ def _lanczos(pixels: np.ndarray, box: Box, width: int, height: int) -> np.ndarra
 
 def _separable(pixels: np.ndarray, box: Box, picture: np.ndarray) -> None:
     height, width = picture.shape[:2]
-    across = _weights(box.left, box.right, width, pixels.shape[1])
-    down = _weights(box.top, box.bottom, height, pixels.shape[0])
+    across = _matrix(*_weights(box.left, box.right, width, pixels.shape[1]), pixels.shape[1])
+    index, share = _weights(box.top, box.bottom, height, pixels.shape[0])
     step = max(1, _BLOCK // (pixels.shape[1] * max(1, math.ceil((box.bottom - box.top) / height))))
     for start in range(0, height, step):
-        index, share = down[0][start : start + step], down[1][start : start + step]
-        first, last = int(index.min()), int(index.max()) + 1
+        rows = index[start : start + step]
+        first, last = int(rows.min()), int(rows.max()) + 1
         part = pixels[first:last].reshape(last - first, -1).astype(np.float32)
-        part = _along_rows(part, index - first, share).reshape(len(index), pixels.shape[1], 3)
-        turned = np.ascontiguousarray(part.transpose(1, 0, 2)).reshape(pixels.shape[1], -1)
-        turned = _along_rows(turned, *across).reshape(width, len(index), 3)
-        picture[start : start + step] = np.rint(turned.transpose(1, 0, 2))
+        part = _matrix(rows - first, share[start : start + step], last - first) @ part
+        turned = cv2.transpose(part.reshape(len(rows), pixels.shape[1], 3)).reshape(pixels.shape[1], -1)
+        turned = cv2.transpose((across @ turned).reshape(width, len(rows), 3))
+        picture[start : start + step] = np.rint(turned, out=turned)
 
 
-def _along_rows(values: np.ndarray, index: np.ndarray, share: np.ndarray) -> np.ndarray:
-    total = values[index[:, 0]] * share[:, :1]
-    for tap in range(1, index.shape[1]):
-        total += values[index[:, tap]] * share[:, tap : tap + 1]
-    return total
+def _matrix(index: np.ndarray, share: np.ndarray, length: int) -> Any:
+    """Shares [count, taps] of source pixels as a sparse matrix [count, length]."""
+    from scipy.sparse import csr_array
+
+    starts = np.arange(len(index) + 1) * index.shape[1]
+    return csr_array((share.ravel(), index.ravel(), starts), shape=(len(index), length))
 
 
 def _weights(low: float, high: float, count: int, length: int) -> tuple[np.ndarray, np.ndarray]:

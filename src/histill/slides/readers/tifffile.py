@@ -52,7 +52,7 @@ class TiffFileReader(TiledReader):
         return handle.sizes
 
     def _new_cache(self) -> TileCache:
-        return TileCache(segments.CACHE_BYTES)
+        return TileCache(segments.CACHE_BYTES, segments.CACHE_BYTES)
 
     def _keys(self, index: int, window: Window) -> list[Any]:
         return super()._keys(index, window) or _keys(self._open().levels[index], window)

@@ -19,7 +19,9 @@ class TiffSlideReader(Reader):
     name = "tiffslide"
 
     def doubt(self) -> str | None:
-        return None if self._tiled else "the picture is not tiled; it would decode whole strips for every tile"
+        if not self._tiled:
+            return "the picture is not tiled; it would decode whole strips for every tile"
+        return "it would decode the tiles of a pyramid in SubIFDs anew for every region" if self._subifds else None
 
     def _new_handle(self) -> Any:
         from tiffslide import TiffSlide
@@ -31,7 +33,7 @@ class TiffSlideReader(Reader):
         self.vendor = self.properties.get("tiffslide.vendor", "generic-tiff")
         self._stated = [float(value) for value in handle.level_downsamples]
         page = handle.ts_tifffile.pages.first
-        self._tiled = page.is_tiled
+        self._tiled, self._subifds = page.is_tiled, bool(page.subifds)
         axes = self.properties.get("tiffslide.series-axes", "YXS")
         if axes != "YXS" or page.samplesperpixel not in (3, 4) or page.dtype != np.uint8:
             raise SlideError(
