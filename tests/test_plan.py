@@ -110,3 +110,16 @@ def test_a_cluster_counts_its_own_gpus(most_at_once, tmp_path):
     """`--jobs` beside `--cores` is what a cluster is run with; the node that submits may have no GPU, or one."""
     assert most_at_once(1, "--jobs", "4") == 4
     assert not (tmp_path / "asked").exists()
+
+
+@pytest.mark.workflow
+@pytest.mark.parametrize("option", ["--unlock", "--summary"])
+def test_what_needs_no_cores_works_beside_gpus(option, root, tmp_path):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: of a test'\necho 'GPU 1: of a test'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    (tmp_path / "config.json").write_text(json.dumps({"demo": {}, "results": "results"}))
+    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    environment["PATH"] = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    command = [sys.executable, "-m", "snakemake", "-s", str(root / "Snakefile"), "--configfile", "config.json", option]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -204,7 +204,14 @@ class _Desk:
             if not isinstance(error, HistillError):
                 self.log(_traceback(error))
         receipt.seconds = round(receipt.seconds, 3)
-        receipt.write(receipt_path(self.results, self.stage, slide.slide_id))
+        path = receipt_path(self.results, self.stage, slide.slide_id)
+        try:
+            receipt.write(path)
+        except OSError as problem:
+            raise HistillError(
+                f"{path} cannot be written: {problem.strerror}",
+                mend="free space or mend the folder's permissions, and run snakemake again (what is done is kept)",
+            ) from error
         why = f" ({receipt.reason})" if receipt.reason else ""
         self.log(f"{self.stage} {slide.slide_id}: {receipt.state}{why}")
         if receipt.state == QUARANTINED and self.on_error == "fail":

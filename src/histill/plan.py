@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ from histill.errors import ConfigError, HistillError
 from histill.magnifications import MAGNIFICATIONS
 from histill.provenance import digest
 from histill.stages import MODELS
+from histill.transcriptome import matrix
+
+COUNTED = ("auto", "counts", "log2_counts")  # units of the expression table that may turn out to be counts
+
+_BATCHES_NAMED = 8  # in an error
 
 
 @dataclass
@@ -44,6 +50,10 @@ class Plan:
         return self.config["features"]["source"] != "extract"
 
     def slides(self, batch: str) -> list[Slide]:
+        """Slides of a batch."""
+        if batch not in self.batches:
+            known = ", ".join(list(self.batches)[:_BATCHES_NAMED]) or "none: features are imported"
+            raise HistillError(f"there is no batch '{batch}'", mend=f"batches of this config: {known}")
         return [self.sheets.slides[slide] for slide in self.batches[batch]]
 
     def feature_sources(self) -> list[str]:
@@ -57,6 +67,15 @@ class Plan:
             return [f"{self.config['results']}/demo/{name}.csv" for name in ("slides", "clinical")]
         named = (self.config["cohort"]["slides"], self.config["cohort"]["clinical"], self.config["folds"]["file"])
         return [path for path in named if path]
+
+    def expression_files(self) -> list[str]:
+        """The expression table, or the files of a folder of them."""
+        return matrix.files(self.sheets.expression)
+
+    def matrix_files(self) -> list[str]:
+        """Tables that explain the expression table: samples of files, genes of transcripts, symbols, lengths."""
+        options = self.config["transcriptome"]["matrix"]
+        return [options[key] for key in matrix.SIDE_FILES if options[key]]
 
     def gene_set_files(self) -> list[str]:
         """Gene sets of the user's own."""
@@ -77,7 +96,7 @@ class Plan:
 
     def encoder_digest(self, *names: str) -> str:
         """Digest of encoders' registry entries (of all in use): a corrected recipe extracts anew."""
-        return digest([recipes.get(name).as_dict() for name in names or self.encoders()])
+        return digest([recipes.get(name).as_dict() for name in names or sorted(self.encoders())])
 
     def encoders_with_weights(self) -> list[str]:
         """Encoders whose weights are fetched, or given, before extraction."""
@@ -90,6 +109,10 @@ class Plan:
             return []
         folder, names = weights.local(recipes.get(encoder), given)
         return [str(folder / name) for name in names]
+
+    def weight_stamps(self, encoder: str) -> list[tuple[int, int]]:
+        """Size and time of those files: one that is replaced by an older one is another one too."""
+        return [(status.st_size, status.st_mtime_ns) for status in map(os.stat, self.weight_files(encoder))]
 
     def encoder_threads(self) -> int:
         """CPU threads of an extraction job: descriptors use one."""
@@ -133,6 +156,8 @@ def load(config: dict[str, Any] | str | Path) -> Plan:
         problems.extend(error.problems)
     else:
         problems.extend(_check_folds(complete, sheets))
+    problems.extend(_check_matrix(complete))
+    problems.extend(_check_transform(complete))
     problems.extend(_check_encoder(complete))
     problems.extend(_check_methods(complete))
     if problems:
@@ -157,9 +182,44 @@ def _check_folds(config: dict[str, Any], sheets: Sheets) -> list[str]:
     return problems
 
 
+def _check_matrix(config: dict[str, Any]) -> list[str]:
+    """Problems of `transcriptome.matrix`: keys that contradict each other, files that are not there."""
+    options, key = config["transcriptome"]["matrix"], "config key 'transcriptome.matrix"
+    path = config["cohort"]["expression"] if "demo" not in config else None
+    problems = [
+        f"{key}.{name}': '{options[name]}' is no file (paths are relative to {Path.cwd()})"
+        for name in matrix.SIDE_FILES
+        if options[name] and not Path(options[name]).is_file()
+    ]
+    if options["count_scale"] != "cpm" and not options["gene_lengths"]:
+        problems.append(f"{key}.count_scale': {options['count_scale']} needs the table of gene lengths, gene_lengths")
+    if options["count_scale"] != "cpm" and options["unit"] not in COUNTED:
+        problems.append(f"{key}.count_scale' is for counts, and unit is {options['unit']}; leave it at cpm")
+    if options["sheet"] and path and not Path(path).is_dir():
+        problems.append(f"{key}.sheet' says which file of a folder is of which sample; '{path}' is one file")
+    if path and Path(path).is_dir():
+        try:
+            matrix.files(path)
+        except HistillError as error:
+            problems.append(f"config key 'cohort.expression': {error.message} ({error.mend})")
+    return problems
+
+
+def _check_transform(config: dict[str, Any]) -> list[str]:
+    options, unit = config["transcriptome"]["transform"], config["transcriptome"]["matrix"]["unit"]
+    if options["normalisation"] == "none" or unit in COUNTED:
+        return []
+    return [
+        f"config key 'transcriptome.transform.normalisation': {options['normalisation']} is for counts, and "
+        f"transcriptome.matrix.unit is {unit}; set it to none"
+    ]
+
+
 def _check_encoder(config: dict[str, Any]) -> list[str]:
     options = config["features"]
     if options["source"] != "extract":
+        if unused := [key for key in ("weights", "also") if options[key]]:
+            return [f"config key 'features.{unused[0]}': features are imported, not extracted; leave it out"]
         if options["encoder"] not in recipes.registry():
             return []
         # Imports under an encoder's own name would lie among, and pass for, what histill extracted.
@@ -187,6 +247,7 @@ def _check_stain(encoders: list[str], asked: str) -> list[str]:
 
 def _check_one(config: dict[str, Any], name: str, given: str | None) -> list[str]:
     options = config["features"]
+    main = name == options["encoder"]
     try:
         recipes.check(
             name,
@@ -196,9 +257,8 @@ def _check_one(config: dict[str, Any], name: str, given: str | None) -> list[str
             stain_normalisation=options["stain_normalisation"],
         )
     except HistillError as error:
-        return [f"{error.message} ({error.mend})"]
-    key = "features.weights" if name == options["encoder"] else f"features.also.{name}"
-    return _check_weights(recipes.get(name), given, key)
+        return [f"config key 'features.{'encoder' if main else 'also'}': {error.message} ({error.mend})"]
+    return _check_weights(recipes.get(name), given, "features.weights" if main else f"features.also.{name}")
 
 
 def _check_weights(recipe: recipes.EncoderRecipe, path: str | None, key: str) -> list[str]:
@@ -211,7 +271,7 @@ def _check_weights(recipe: recipes.EncoderRecipe, path: str | None, key: str) ->
         try:
             weights.local(recipe, path)
         except HistillError as error:
-            return [f"{error.message} ({error.mend})"]
+            return [f"config key '{key}': {error.message} ({error.mend})"]
     elif recipe.has_weights and recipe.hub is None:
         return [
             f"config key '{key}': encoder '{recipe.name}' lies in no public repository; name its file here "

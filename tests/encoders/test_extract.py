@@ -11,6 +11,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tifffile
 import yaml
@@ -173,6 +175,78 @@ def test_a_slide_none_of_whose_fields_can_be_read_is_set_aside(run, tiled, monke
     assert sorted(path.name for path in (tmp_path / "holes/features/colour-texture").iterdir()) == ["a.zarr", "c.zarr"]
 
 
+@pytest.mark.parametrize("bad", NAMES)
+@pytest.mark.parametrize("after", [0, 5])
+def test_a_slide_that_crashes_its_reader_costs_itself_alone(bad, after, run, tiled, monkeypatch):
+    """Also where it would have filled all batches that there is room for."""
+    opened = extract.open_slide
+    monkeypatch.setattr(
+        extract,
+        "open_slide",
+        lambda path, *args, **how: Crash(
+            opened(path, *args, **how), after if path.endswith(f"{bad}.tif") else len(NAMES) * 10**6
+        ),
+    )
+    found, receipts = run("crash", batch_size=5)
+    assert {receipt.slide: receipt.state for receipt in receipts} == dict.fromkeys(NAMES, "ok") | {bad: "quarantined"}
+    monkeypatch.undo()
+    whole, _ = run("whole", batch_size=5)
+    assert found == {key: digest for key, digest in whole.items() if key[1] != bad}
+
+
+def test_a_slide_that_is_replaced_after_it_was_inspected_is_set_aside(run, tiled, tmp_path):
+    others = [Slide(name, "p", str(tmp_path / f"{name}.tif")) for name in NAMES]
+    for number, slide in enumerate(slides(tiled)):
+        content = Path(slide.path).read_bytes()
+        Path(others[number].path).write_bytes(content if number else content + b"\0")
+    _, receipts = run("x", others)
+    assert [receipt.state for receipt in receipts] == ["quarantined", "ok", "ok"]
+    assert "not the file that was inspected" in receipts[0].reason
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda table: table.set_column(1, "x", table.column("x").cast("int64")), "column 'x' is int64"),
+        (lambda table: table.set_column(1, "x", pa.array([None] * len(table), "int32")), "gaps"),
+        (lambda table: table.set_column(1, "x", pa.array([10**8] * len(table), "int32")), "is not on the slide"),
+        (lambda table: table.set_column(3, "width", pa.array([0] * len(table), "int32")), "is not on the slide"),
+    ],
+)
+def test_a_tile_table_that_was_edited_is_refused(change, reason, run, tmp_path):
+    run("x")
+    path = tmp_path / "x/slides/b/tiles.parquet"
+    pq.write_table(change(pq.read_table(path)), path)
+    _, receipts = run("x")
+    assert [receipt.state for receipt in receipts] == ["ok", "quarantined", "ok"]
+    assert reason in receipts[1].reason
+
+
+class Crash:
+    """A slide whose reader ends the process after some fields."""
+
+    def __init__(self, reader, left: int):
+        self.reader, self.left = reader, left
+
+    def __getattr__(self, name):
+        return getattr(self.reader, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.reader.close()
+
+    def clone(self):
+        return self
+
+    def read_region(self, *box, **options):
+        if self.left == 0:
+            os.abort()
+        self.left -= 1
+        return self.reader.read_region(*box, **options)
+
+
 class Holes:
     """A slide every n-th field of which cannot be read, counted from the first."""
 
@@ -212,10 +286,11 @@ def test_an_encoder_that_cannot_be_built_is_no_fault_of_the_slides(run, tmp_path
 def test_a_store_that_another_process_writes_is_left_to_it(run, tiled, tmp_path):
     run("x", slides(tiled)[1:])
     path = tmp_path / "x/features/colour-texture/a.zarr"
-    with store_writer.StoreWriter(path, {}, {}, inputs={}):
-        _, receipts = run("x")
-    assert [receipt.state for receipt in receipts] == ["quarantined", "ok", "ok"]
-    assert "a.zarr" in receipts[0].reason
+    with (
+        store_writer.StoreWriter(path, {}, {}, inputs={}),
+        pytest.raises(HistillError, match=r"a\.zarr is being written"),
+    ):
+        run("x")
     assert [receipt.state for receipt in run("x")[1]] == ["ok"] * 3
 
 

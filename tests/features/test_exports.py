@@ -224,8 +224,7 @@ def test_command(run, tmp_path, monkeypatch):
     written.write_text(f"results: {run}\ncohort: {{slides: {sheet}}}\ntiles: {{overlap: 0.25}}\n")
     command = ["features", "export", "--to", "trident", "--out", str(tmp_path / "out"), "--config", str(written)]
     result = CliRunner().invoke(app, command)
-    assert "0 files" in result.output
-    assert "slide S-1 is left out: it has no features of 'colour-texture'" in result.output
+    assert f"holds no features of 'colour-texture'\n  mend: encoders there: {ENCODER}" in str(result.exception)
     result = CliRunner().invoke(app, [*command, "--encoder", ENCODER])
     assert result.exit_code == 0, result.output
     assert "8 files of 2 slides" in result.output

@@ -12,6 +12,7 @@ if not PLAN.imports and PLAN.encoders_with_weights():
         localrule: True
         params:
             encoder=lambda wildcards: "encoder:" + PLAN.encoder_digest(wildcards.encoder),
+            files=lambda wildcards: "files:" + digest(PLAN.weight_stamps(wildcards.encoder)),
             weights=lambda wildcards: (
                 ["--weights", PLAN.encoders()[wildcards.encoder]] if PLAN.encoders()[wildcards.encoder] else []
             ),

@@ -31,7 +31,7 @@ else:
         benchmark:
             f"{RESULTS}/benchmarks/features/{{batch}}.tsv"
         priority: 1
-        threads: min(PLAN.encoder_threads(), workflow.cores // GPUS or 1) if GPUS else PLAN.encoder_threads()
+        threads: min(PLAN.encoder_threads(), (RESOURCES.cores or 1) // GPUS or 1) if GPUS else PLAN.encoder_threads()
         resources:
             mem_mb=7000 + 2 * PLAN.slide_memory(),  # the next slide is opened while one is read
             runtime=480,

@@ -3,7 +3,8 @@ if PLAN.sheets.expression:
 
     rule transcriptome:
         input:
-            table=PLAN.sheets.expression,
+            table=PLAN.expression_files(),
+            about=PLAN.matrix_files(),
             gene_sets=PLAN.gene_set_files(),
         output:
             f"{RECEIPTS}/transcriptome.json",

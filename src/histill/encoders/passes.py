@@ -182,7 +182,17 @@ def _by_arrays(name: str, encoder: Encoder, fields: np.ndarray) -> np.ndarray:
 
 
 def _checked(name: str, encoder: Encoder, tiles: np.ndarray, magnification: str) -> np.ndarray:
-    found = np.asarray(encoder.encode(tiles, MAGNIFICATIONS[magnification]))
+    try:
+        found = np.asarray(encoder.encode(tiles, MAGNIFICATIONS[magnification]))
+    except (Exception, SystemExit) as error:  # a plug-in may raise anything; no slide is at fault
+        raise HistillError(
+            f"encoder '{name}' failed on {len(tiles)} tiles at {magnification}: {type(error).__name__}: {error}",
+            mend="tell its authors, or choose another features.encoder",
+        ) from error
+    if found.dtype.kind not in "fiu":
+        raise HistillError(
+            f"encoder '{name}' gave values of type {found.dtype}", mend="tell its authors: floats are due"
+        )
     if found.shape != (len(tiles), encoder.dim):
         raise HistillError(
             f"encoder '{name}' gave {found.shape} for {len(tiles)} tiles, its recipe says {encoder.dim} values each",

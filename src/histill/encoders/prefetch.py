@@ -1,7 +1,7 @@
 """Weights before any work on slides: fetched once, checked, and written down in a receipt.
 
-The receipt (`receipts/encoder.json`) names repository, commit and the digest of every file. Extraction reads it, takes
-the files from the cache without asking anybody, and writes their digests into every store.
+The receipt (`receipts/encoders/NAME.json`) names repository, commit and the digest of every file. Extraction reads it,
+takes the files from the cache without asking anybody, and writes their digests into every store.
 """
 
 from __future__ import annotations

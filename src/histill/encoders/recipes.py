@@ -220,9 +220,7 @@ def get(name: str) -> EncoderRecipe:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" (did you mean '{near[0]}'?)" if near else ""
     broken = "".join(f"; {problem}" for problem in found.problems)
-    raise HistillError(
-        f"config key 'features.encoder': no encoder '{name}'{hint}{broken}", mend=f"choose one of: {', '.join(known)}"
-    )
+    raise HistillError(f"no encoder '{name}'{hint}{broken}", mend=f"choose one of: {', '.join(known)}")
 
 
 def chosen(config: dict[str, Any]) -> dict[str, str | None]:
@@ -280,6 +278,6 @@ def check(
             f"features.stain_normalisation is '{method}'"
         )
     if off and not allow_off_recipe:
-        mend = "choose another features.encoder, or set features.allow_off_recipe: true (it is then said in the report)"
+        mend = "choose another encoder, or set features.allow_off_recipe: true (it is then said in the report)"
         raise HistillError("; ".join(off), mend=mend)
     return off

@@ -92,13 +92,13 @@ def local(recipe: EncoderRecipe, path: str | Path) -> tuple[Path, list[str]]:
     folder = path.parent if path.is_file() else path
     if not folder.is_dir() or not path.exists():
         raise HistillError(
-            f"config key 'features.weights': {path} does not exist",
+            f"{path} does not exist",
             mend=f"name the file or folder of the weights of '{recipe.name}' ({wanted(recipe)})",
         )
     names = choose(recipe, (item.name for item in folder.iterdir() if item.is_file()))
     if not names:
         raise HistillError(
-            f"config key 'features.weights': folder {folder} does not hold the weights of '{recipe.name}'",
+            f"folder {folder} does not hold the weights of '{recipe.name}'",
             mend=f"put {wanted(recipe)} there, as its repository has them",
         )
     return folder, names

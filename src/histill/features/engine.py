@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from histill.encoders.passes import CHILDREN, TILES, Encoded, Pass
-from histill.errors import SlideError
+from histill.errors import HistillError, SlideError
 from histill.features import reading
 from histill.features.progress import Progress
 from histill.features.reading import Part, Source
@@ -53,7 +53,8 @@ class Job:
     notes
         What the reader had to say.
     figures
-        `seconds`, `tiles_per_second`, `encoder_busy` (share of the time) and `queue_depth` (batches), of this slide.
+        `seconds`; if tiles were encoded also `tiles_per_second`, `encoder_busy` (share of the time) and `queue_depth`
+        (batches), of this slide.
     """
 
     slide_id: str
@@ -71,9 +72,10 @@ class Job:
             writer.close()
 
     def discard(self) -> None:
-        """Let go of its stores, and of what is in them."""
+        """Let go of its stores, and of what is in them as far as it can be removed."""
         for writer in self.writers.values():
-            writer.discard()
+            with suppress(OSError):
+                writer.discard()
 
     def fields(self) -> tuple[int, int]:
         """The fields to read, from and to: earlier runs may have stored the first ones."""
@@ -176,7 +178,8 @@ class Engine:
 
     def _start(self, live: deque[_Reading], jobs: Iterator[Job]) -> None:
         """Begin to read what there is room for."""
-        while len(live) < _READERS and self._place < self._ring.end():
+        # A slide that failed leaves its places empty; the next one may be begun long before there is room for it.
+        while len(live) < _READERS and (not live or self._place < self._ring.end()):
             job = next(jobs, None)
             if job is None:
                 return
@@ -231,6 +234,7 @@ class Engine:
         places = part.place % self._ring.fields + np.flatnonzero(readable)
         rows = rows[readable]
         for encoder, writer in job.writers.items():
+            _check_numbers(encoder, features[encoder], len(rows))
             writer.write("10x", rows, features[encoder]["10x"][places])
             writer.write("20x", _children(rows), features[encoder]["20x"][_children(places)])
         tiles = TILES * len(readable)
@@ -257,12 +261,23 @@ class _Clock:
 
     def figures(self, busy: float) -> dict[str, float]:
         seconds = max(time.monotonic() - self._start, 1e-9)
+        if not self.tiles:
+            return {"seconds": round(seconds, 3)}
         return {
             "seconds": round(seconds, 3),
             "tiles_per_second": round(self.tiles / seconds, 1),
             "encoder_busy": round(min(1.0, (busy - self._busy) / seconds), 3),
             "queue_depth": round(sum(self.depths) / max(1, len(self.depths)), 2),
         }
+
+
+def _check_numbers(encoder: str, vectors: dict[str, np.ndarray], rows: int) -> None:
+    """An encoder none of whose numbers is one is no fault of a slide."""
+    if rows and not any(np.isfinite(values).any() for values in vectors.values()):
+        raise HistillError(
+            f"encoder '{encoder}' gives no finite numbers: its weights are damaged, or too large for its precision",
+            mend="fetch or name its weights again (histill encoders prefetch), or run with features.device: cpu",
+        )
 
 
 def _children(rows: np.ndarray) -> np.ndarray:

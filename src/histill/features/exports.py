@@ -34,7 +34,13 @@ class Exported:
 
 
 def stores_of(results: str | Path, encoder: str) -> tuple[list[Path], list[str]]:
-    """Stores that an encoder made of the slides of a run, and a note on every slide that has none."""
+    """Stores that an encoder made of the slides of a run, and a note on every slide that has none.
+
+    Raises
+    ------
+    HistillError
+        When it made none, naming the encoders that did.
+    """
     results = Path(results)
     stores, notes = [], []
     for receipt in collect([results / "receipts" / "features.json"]):
@@ -45,6 +51,9 @@ def stores_of(results: str | Path, encoder: str) -> tuple[list[Path], list[str]]
             notes.append(f"slide {receipt.slide} is left out: it has no features of '{encoder}'")
         else:
             notes.append(f"slide {receipt.slide} is left out: {receipt.state} ({receipt.reason})")
+    if not stores:
+        there = sorted(path.name for path in (results / "features").glob("[!.]*")) or ["none"]
+        raise HistillError(f"{results} holds no features of '{encoder}'", mend=f"encoders there: {', '.join(there)}")
     return stores, notes
 
 

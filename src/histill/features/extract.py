@@ -23,6 +23,7 @@ from histill.errors import HistillError
 from histill.features import stain
 from histill.features.chosen import Chosen
 from histill.features.fields import no_fields, read_fields
+from histill.features.lock import StoreBusyError
 from histill.features.store import store_path, verify
 from histill.magnifications import MAGNIFICATIONS
 from histill.provenance import EMPTY, Receipt, file_digest, read_json, tree_digest
@@ -151,9 +152,12 @@ def _open(job, slide, receipt, fields, chosen, encoders, config, results) -> Non
     method = chosen[0].stain
     try:
         how = {key: config["slides"][key] for key in ("icc", "resample")}
-        opener = partial(open_slide, slide.path, read_json(folder / "slide.json")["reader"], **how)
+        facts = read_json(folder / "slide.json")
+        fields.check_inside(facts["width"], facts["height"], folder / "tiles.parquet")
+        opener = partial(open_slide, slide.path, facts["reader"], **how)
         quality = {} if method == "none" else read_json(folder / tile.QUALITY)
-        job.source = Source(slide.path, opener, fields.boxes, stain.normaliser(method, quality, slide.slide_id))
+        normalise = stain.normaliser(method, quality, slide.slide_id)
+        job.source = Source(slide.path, opener, facts["fingerprint"], fields.boxes, normalise)
         for one in chosen:
             encoder, inputs = encoders[one.name], one.inputs(receipt)
             record = _complete(results / store_path(one.name, slide.slide_id), one.key(fields, inputs, encoder))
@@ -161,6 +165,8 @@ def _open(job, slide, receipt, fields, chosen, encoders, config, results) -> Non
                 job.records[one.name] = record
             else:
                 job.writers[one.name] = one.writer(results, slide, fields, inputs, encoder)
+    except StoreBusyError:  # nothing is wrong with the slide: two runs are at work in one folder
+        raise
     except Exception as error:  # what this slide's files hold is its own misfortune
         job.error = error
 

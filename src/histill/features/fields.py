@@ -33,6 +33,15 @@ class Fields:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def check_inside(self, width: int, height: int, path: Path) -> None:
+        """Raise a SlideError where a field does not touch the slide: its table is of another one, or was edited."""
+        x, y, wide, high = self.boxes.T
+        wrong = (wide < 1) | (high < 1) | (x >= width) | (y >= height) | (x + wide <= 0) | (y + high <= 0)
+        if wrong.any():
+            row, box = np.flatnonzero(wrong)[0], self.boxes[np.flatnonzero(wrong)[0]].tolist()
+            problem = f"{path}: row {self.tables['10x']['tile'][row]} (x, y, width, height {box}) is not on the slide"
+            raise SlideError(f"{problem} of {width} × {height} px", mend="run: snakemake -R tiles_batch")
+
     def layouts(self, dim: int, names: list[str] | None) -> dict[str, Layout]:
         """Magnification -> group of the store, for an encoder of `dim` features."""
         parents = {

@@ -34,6 +34,10 @@ _held: set[str] = set()
 _held_guard = threading.Lock()
 
 
+class StoreBusyError(SlideError):
+    """Somebody else writes a store."""
+
+
 class StoreLock:
     """Holds a lock file from its making to `release`.
 
@@ -46,7 +50,7 @@ class StoreLock:
 
     Raises
     ------
-    SlideError
+    StoreBusyError
         When somebody else writes.
     """
 
@@ -122,9 +126,9 @@ class StoreLock:
         os.close(self._handle)
         _held.discard(self._key)
 
-    def _refusal(self, owner: dict[str, Any] | None) -> SlideError:
+    def _refusal(self, owner: dict[str, Any] | None) -> StoreBusyError:
         owner = owner or {}
-        return SlideError(
+        return StoreBusyError(
             f"{self.what} is being written by process {owner.get('pid', '?')} on {owner.get('host', '?')}",
             mend=f"let it finish or end it; if it is gone, delete {self.path} and run again",
         )

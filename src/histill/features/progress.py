@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import threading
@@ -81,7 +82,8 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
     ):
         self._slides, self._tiles, self._what, self._clock = slides, tiles, what, clock
-        self._stream = sys.stdout if stream is None else stream
+        # A program whose stdout was closed has none.
+        self._stream = stream or sys.stdout or io.StringIO()
         self._counting = threading.Lock()
         self._slides_done = 0
         self._start = self._now = _Totals(clock(), 0, 0.0, 0.0, 0)

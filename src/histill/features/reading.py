@@ -20,6 +20,7 @@ from histill import isolation
 from histill.errors import SlideError
 from histill.features.ring import Ring
 from histill.provenance import unchanged
+from histill.slides.parts import slide_fingerprint
 
 AGAIN = "snakemake -R features_batch"
 _AHEAD = 2  # parts of a batch whose fields are being read at once: threads need not wait for the last field of one
@@ -64,6 +65,8 @@ class Source:
         The slide's file.
     open
         Opens it: a `SlideReader` as a context manager.
+    fingerprint
+        Of the file that the fields were laid on.
     boxes
         Level-0 x, y, width, height of its fields [N, 4].
     normalise
@@ -72,6 +75,7 @@ class Source:
 
     path: str
     open: Callable[[], AbstractContextManager[Any]]
+    fingerprint: str
     boxes: np.ndarray
     normalise: Callable[[np.ndarray], np.ndarray] | None = None
 
@@ -86,7 +90,7 @@ def stream(source: Source, cut: list[Part], ring: Ring, *, threads: int, limits:
 
     Returns
     -------
-    Items: for each part, field -> why it cannot be read (its place holds what it held); at last the reader's notes.
+    Items: for each part, field -> why it cannot be read (its place is undefined); at last the reader's notes.
 
     Raises
     ------
@@ -96,6 +100,9 @@ def stream(source: Source, cut: list[Part], ring: Ring, *, threads: int, limits:
 
     def read() -> Iterator[dict[int, SlideError] | list[str]]:
         with unchanged(source.path), source.open() as reader:
+            if slide_fingerprint(source.path) != source.fingerprint:
+                problem = f"{source.path}: it is not the file that was inspected"
+                raise SlideError(problem, mend="run snakemake again, which inspects it anew")
             known = set(reader.notes)
             yield from _fill(source, reader, cut, ring, threads)
             notes = [note for note in reader.notes if note not in known]

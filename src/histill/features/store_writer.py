@@ -193,7 +193,8 @@ class StoreWriter:
     def _begin(self, header: dict[str, str], files: dict[str, bytes]) -> None:
         name = glob.escape(self.path.name)
         for stale in (*self.path.parent.glob(f".{name}.*.part"), *self.path.parent.glob(f".{name}.*.old")):
-            shutil.rmtree(stale, ignore_errors=True)
+            if not stale.stem.endswith(".zarr"):  # else it is of another slide, whose name goes on
+                shutil.rmtree(stale, ignore_errors=True)
         resumed = self._resumable and self._resume(header)
         if not resumed:
             self._clear()

@@ -52,12 +52,17 @@ def read(path: str | Path) -> Columns:
     Raises
     ------
     SlideError
-        If the file is missing, is no Parquet, or lacks a column.
+        If the file is missing, is no Parquet, lacks a column, or one of its columns is of another type or has gaps.
     """
     try:
         with pq.ParquetFile(path) as file:
-            return from_arrow(file.read(columns=SCHEMA.names))
-    except (OSError, pa.ArrowException, KeyError) as error:
+            table = file.read(columns=SCHEMA.names)
+        for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True):
+            column = table.column(name)  # its buffers are taken as they are
+            if column.type != kind or column.null_count:
+                raise ValueError(f"column '{name}' is {column.type} with {column.null_count} gaps, not {kind}")
+        return from_arrow(table)
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise SlideError(f"{path} is no tile table: {error}", mend="run: snakemake -R tiles_batch") from None
 
 

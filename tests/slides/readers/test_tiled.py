@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -247,3 +248,14 @@ def _read_in_child(reader, wanted):
     np.testing.assert_array_equal(clone.read_region(1000, 1000, 500, 500, 500, 500), wanted)
     np.testing.assert_array_equal(reader.read_region(1000, 1000, 500, 500, 500, 500), wanted)
     assert clone._cache is reader._cache
+
+
+@pytest.mark.parametrize("factor", [2, 3])  # the next level is of factor 4
+@pytest.mark.parametrize("place", [(0, 0), (256, 512), (6, 10), (3, 5)])
+def test_a_whole_factor_gives_the_mean_of_as_many_pixels(slide, place, factor):
+    """Also where it is taken tile by tile, without a picture of the region between."""
+    side = 420 * factor
+    with open_slide(slide, "openslide") as reader:
+        whole = reader.read_region(*place, side, side, side, side)
+        reduced = reader.read_region(*place, side, side, 420, 420)
+    np.testing.assert_array_equal(reduced, cv2.resize(whole, (420, 420), interpolation=cv2.INTER_AREA))

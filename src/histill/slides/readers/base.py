@@ -212,14 +212,14 @@ class Reader(ABC):
 
     def _resampled(self, request: Request, out: np.ndarray) -> np.ndarray:
         _, _, index, box, window = request
-        pixels = out if request.direct else self._buffer(window)
-        x, y = window.left, window.top
-        if not self._read_native(index, window, pixels):
+        factor = request.factor if self._method == "area" else int(request.factor == 1)
+        if factor and self._read_native(index, window, out, factor):
+            return out
+        pixels, (x, y) = self._buffer(window), (window.left, window.top)
+        if factor == 1 or not self._read_native(index, window, pixels):
             pixels, (x, y) = self._read_twice(index, window)
-        if pixels is not out:
-            box = Box(box.left - x, box.top - y, box.right - x, box.bottom - y)
-            resample(pixels, box, out.shape[1], out.shape[0], self._method, out=out)
-        return out
+        box = Box(box.left - x, box.top - y, box.right - x, box.bottom - y)
+        return resample(pixels, box, out.shape[1], out.shape[0], self._method, out=out)
 
     def _buffer(self, window: Window) -> np.ndarray:
         """Memory for the pixels of a window, the same each time."""
@@ -279,8 +279,11 @@ class Reader(ABC):
     def _read_level(self, handle: Any, index: int, window: Window) -> tuple[np.ndarray, tuple[float, float]]:
         """Pixels [height, width, 3 or 4] of a window inside a level, and where on it (x, y) they start."""
 
-    def _read_native(self, index: int, window: Window, out: np.ndarray) -> bool:
-        """Decode a window of a level into `out` without the library; False where the library is to read it."""
+    def _read_native(self, index: int, window: Window, out: np.ndarray, factor: int = 1) -> bool:
+        """Decode a window of a level without the library, each pixel of `out` the mean of `factor` × `factor`.
+
+        False where that cannot be done; `out` may have been written to.
+        """
         return False
 
     def _profile(self, handle: Any) -> bytes | None:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from histill.slides.readers.cache import TileCache
@@ -82,18 +83,23 @@ class DirectTiles:
         reference: Callable[[int, Window], np.ndarray],
         *,
         anywhere: bool = True,
+        factor: int = 1,
     ) -> bool:
         """Decode a window inside a level.
 
         Parameters
         ----------
         out
-            uint8 RGB [height, width, 3] of the window, C-contiguous. It may be written to where the answer is False.
+            uint8 RGB [height, width, 3] of the window, both divided by `factor`; C-contiguous. It may be written to
+            where the answer is False.
         reference
             Reads a window of a level with the library, [height, width, 3 or 4]. A few tiles of a level are compared
             before any is used.
         anywhere
             Whether windows of `reference` start on whole pixels everywhere, not only at the level's origin.
+        factor
+            Each pixel of `out` is the mean of `factor` × `factor`. It must divide where the window and the file's tiles
+            begin, so that no pixel is of two tiles; else the answer is False.
 
         Returns
         -------
@@ -101,8 +107,10 @@ class DirectTiles:
         """
         if not self._serves(index, reference, anywhere):
             return False
+        if any(start % factor for start in (*window[:2], *self._levels[index].tile)):
+            return False
         try:
-            self._assemble(index, window, out)
+            self._assemble(index, window, out, factor)
         except UndecodedError:
             return False
         return True
@@ -136,21 +144,25 @@ class DirectTiles:
         self._levels[index] = None
         self._notes.append(f"level {index} is read with {self._library} in place of the faster own decoding: {why}")
 
-    def _assemble(self, index: int, window: Window, out: np.ndarray) -> None:
+    def _assemble(self, index: int, window: Window, out: np.ndarray, factor: int = 1) -> None:
         page = self._levels[index]
         numbers = page.numbers(window)
         shape = page.tile[1], page.tile[0] * 3
-        first = 3 * window.left
         lines = out.reshape(len(out), -1)  # NumPy copies rows of bytes twice as fast as rows of pixels
         with self._cache.region((index, window), [(index, number) for number in numbers]) as region:
             for number in numbers:
                 tile = region.tile((index, number), lambda new, number=number: self._decode(page, number, new), shape)
                 x, y, x_end, y_end = page.place(number)
-                left, right = 3 * max(x, window.left), 3 * min(x_end, window.right)
+                left, right = max(x, window.left), min(x_end, window.right)
                 top, bottom = max(y, window.top), min(y_end, window.bottom)
-                lines[top - window.top : bottom - window.top, left - first : right - first] = tile[
-                    top - y : bottom - y, left - 3 * x : right - 3 * x
-                ]
+                part = tile[top - y : bottom - y, 3 * (left - x) : 3 * (right - x)]
+                here = slice((top - window.top) // factor, (bottom - window.top) // factor)
+                if factor == 1:
+                    lines[here, 3 * (left - window.left) : 3 * (right - window.left)] = part
+                else:  # without a picture of the window between
+                    place = out[here, (left - window.left) // factor : (right - window.left) // factor]
+                    pixels = part.reshape(len(part), -1, 3)
+                    cv2.resize(pixels, place.shape[1::-1], dst=place, interpolation=cv2.INTER_AREA)
 
     def _decode(self, page: Page, number: int, out: np.ndarray) -> np.ndarray:
         offset, count = int(page.offsets[number]), int(page.counts[number])

@@ -59,12 +59,14 @@ class Request(NamedTuple):
     window: Window
 
     @property
-    def direct(self) -> bool:
-        """Whether the window's pixels are the answer, without resampling."""
+    def factor(self) -> int:
+        """How many of the window's pixels on a side are one of the answer, where that is a whole number; else 0."""
         left, top, right, bottom = self.window
-        if (right - left, bottom - top) != (self.columns.count, self.rows.count):
-            return False
-        return all(abs(edge - pixel) < 1e-6 for edge, pixel in zip(self.box, self.window, strict=True))
+        factor = (right - left) // self.columns.count
+        if (right - left, bottom - top) != (factor * self.columns.count, factor * self.rows.count):
+            return 0
+        whole = all(abs(edge - pixel) < 1e-6 for edge, pixel in zip(self.box, self.window, strict=True))
+        return factor if whole else 0
 
 
 def span(low: float, high: float, more: int, length: int) -> tuple[int, int]:

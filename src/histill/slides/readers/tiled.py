@@ -44,12 +44,12 @@ class TiledReader(Reader):
     def _new_cache(self) -> TileCache:
         return TileCache()
 
-    def _read_native(self, index: int, window: Window, out: np.ndarray) -> bool:
+    def _read_native(self, index: int, window: Window, out: np.ndarray, factor: int = 1) -> bool:
         if self._tiles is None:
             return False
         # Where the stated downsample is no whole number the library starts windows between pixels.
         whole = self._stated is None or self._stated[index].is_integer()
-        return self._tiles.read(index, window, out, self._library, anywhere=whole)
+        return self._tiles.read(index, window, out, self._library, anywhere=whole, factor=factor)
 
     def _library(self, index: int, window: Window) -> np.ndarray:
         try:
