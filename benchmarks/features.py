@@ -30,7 +30,7 @@ import features_slide
 from features_job import Run, prepare, work
 from features_read import ALONE, BOTH, FIELDS, LIMIT, OPENSLIDE, WAYS, Case, compare
 
-from histill.features.fields import TILES
+from histill.encoders.passes import TILES
 
 TILES_OF = {"20x": 4, "10x": 1}  # of a field
 FIELDS_OF = {"read": 1500, "extract": 200, "peers": 600}

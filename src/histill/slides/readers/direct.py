@@ -11,6 +11,7 @@ import copy
 import os
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -146,23 +147,26 @@ class DirectTiles:
 
     def _assemble(self, index: int, window: Window, out: np.ndarray, factor: int = 1) -> None:
         page = self._levels[index]
-        numbers = page.numbers(window)
-        shape = page.tile[1], page.tile[0] * 3
+        (wide, high), across = page.tile, page.across
+        left, top, right, bottom = window
+        shape = high, wide * 3
         lines = out.reshape(len(out), -1)  # NumPy copies rows of bytes twice as fast as rows of pixels
-        with self._cache.region((index, window), [(index, number) for number in numbers]) as region:
-            for number in numbers:
-                tile = region.tile((index, number), lambda new, number=number: self._decode(page, number, new), shape)
-                x, y, x_end, y_end = page.place(number)
-                left, right = max(x, window.left), min(x_end, window.right)
-                top, bottom = max(y, window.top), min(y_end, window.bottom)
-                part = tile[top - y : bottom - y, 3 * (left - x) : 3 * (right - x)]
-                here = slice((top - window.top) // factor, (bottom - window.top) // factor)
-                if factor == 1:
-                    lines[here, 3 * (left - window.left) : 3 * (right - window.left)] = part
-                else:  # without a picture of the window between
-                    place = out[here, (left - window.left) // factor : (right - window.left) // factor]
-                    pixels = part.reshape(len(part), -1, 3)
-                    cv2.resize(pixels, place.shape[1::-1], dst=place, interpolation=cv2.INTER_AREA)
+        with self._cache.region((index, window), self.keys(index, window)) as region:
+            for row in range(top // high, -(-bottom // high)):
+                y = row * high
+                above, below = max(y, top), min(y + high, bottom)
+                here = slice((above - top) // factor, (below - top) // factor)
+                for column in range(left // wide, -(-right // wide)):
+                    number, x = row * across + column, column * wide
+                    first, last = max(x, left), min(x + wide, right)
+                    tile = region.tile((index, number), partial(self._decode, page, number), shape)
+                    part = tile[above - y : below - y, 3 * (first - x) : 3 * (last - x)]
+                    if factor == 1:
+                        lines[here, 3 * (first - left) : 3 * (last - left)] = part
+                    else:  # without a picture of the window between
+                        place = out[here, (first - left) // factor : (last - left) // factor]
+                        pixels = part.reshape(len(part), -1, 3)
+                        cv2.resize(pixels, place.shape[1::-1], dst=place, interpolation=cv2.INTER_AREA)
 
     def _decode(self, page: Page, number: int, out: np.ndarray) -> np.ndarray:
         offset, count = int(page.offsets[number]), int(page.counts[number])

@@ -54,13 +54,10 @@ class Page:
 
     def numbers(self, window: Window) -> list[int]:
         """The tiles that a window touches, row-major."""
-        wide, high = self.tile
+        (wide, high), across = self.tile, self.across
         columns = range(window.left // wide, -(-window.right // wide))
-        return [
-            row * self.across + column
-            for row in range(window.top // high, -(-window.bottom // high))
-            for column in columns
-        ]
+        rows = range(window.top // high, -(-window.bottom // high))
+        return [row * across + column for row in rows for column in columns]
 
     def place(self, number: int) -> Window:
         """Where a tile lies on the page; the last row and column may reach beyond it."""

@@ -22,6 +22,8 @@ class Window(NamedTuple):
 class Axis:
     """One axis of a request: which pixels of the answer touch the slide, and what they span in level-0 pixels."""
 
+    __slots__ = ("_length", "count", "first", "high", "inside", "low", "scale")
+
     def __init__(self, start: int, scale: float, count: int, length: int):
         self.scale = scale
         self.first = max(0, math.floor(-start / scale))
