@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.golden_stages import CLASSES, SURVIVAL, rounded, waves
+from tests.golden_stages import CLASSES, SURVIVAL, rounded, settings, waves
 
 LINEAR = {
     "linear-slide/train": ("slide",),
@@ -40,10 +40,12 @@ def linear(modalities: tuple[str, ...]) -> dict[str, Any]:
 def predict(folder: Path) -> dict[str, Any]:
     """The prediction table of a linear model of transcriptomes: who is predicted, in which split."""
     from histill.data.bags import BagReader
-    from histill.data.fold import Cohort, Labels
+    from histill.data.expression_table import ExpressionTable
+    from histill.data.fold import Cohort, Labels, fit_expression
     from histill.methods.baselines.linear import LinearModel
     from histill.methods.checkpoint import Checkpoint
     from histill.methods.predict import predict as run
+    from histill.methods.train import TRANSCRIPTOME, linear_inputs
 
     patients, genes = [f"P{number}" for number in range(24)], ["G1", "G2", "G3"]
     matrix = waves(24, 3)
@@ -57,12 +59,15 @@ def predict(folder: Path) -> dict[str, Any]:
         "event:os": [outcome and outcome[1] for outcome in outcomes],
     }
     folds = {"validation": {"os": {"1": ["P3", "P6"]}}}
-    cohort = Cohort(columns, folds, BagReader(folder, {}), (patients, matrix, genes))
+    cohort = Cohort(columns, folds, BagReader(folder, {}), ExpressionTable(patients, matrix, genes))
     training = [number for number in range(24) if number % 3 != 1 and outcomes[number] and number != 9]
     labels = Labels(SURVIVAL)
     options = {"components": 3, "alphas": [0.1]}
-    model = LinearModel.fit({"rna": matrix[training]}, labels, [outcomes[number] for number in training], options)
-    checkpoint = Checkpoint("linear-rna", labels, {"genes": genes}, model.state(), {}, None, {})
+    names = [patients[number] for number in training if number != 2]
+    expression = fit_expression(cohort, names, {TRANSCRIPTOME: {TRANSCRIPTOME: genes}}, settings())
+    inputs = linear_inputs(cohort, names, ("rna",), expression)
+    model = LinearModel.fit(inputs, labels, [cohort.label(SURVIVAL, name) for name in names], options)
+    checkpoint = Checkpoint("linear-rna", labels, {}, model.state(), {}, expression, {})
     table = run(checkpoint, cohort, SURVIVAL, 1, device="cpu")
     return {**table, "risk": rounded(table["risk"])}
 

@@ -167,14 +167,20 @@ def transcriptome(folder: Path) -> dict[str, Any]:
         writer = csv.writer(file, delimiter="\t")
         writer.writerow(["gene", "P2", "P1", "P4", "P3"])
         writer.writerows([name, *row] for name, row in zip(names, values.tolist(), strict=True))
-    receipt = stage.run(path=path, config=settings(transcriptome={"gene_sets": {"min_genes": 1}}), results=folder)
+    options = {"matrix": {"unit": "counts"}, "gene_sets": {"min_genes": 1, "small_sets": "keep"}}
+    receipt = stage.run(path=path, config=settings(transcriptome=options), results=folder)
+    names = pq.read_table(folder / stage.GENES).to_pydict()
     patients, matrix, symbols = stage.by_patient(folder / stage.OUTPUT)
     with h5py.File(folder / stage.OUTPUT) as file:
         counts = file["layers/counts"][:]
     return {
         "counts": receipt["counts"],
-        "dropped": receipt["info"]["dropped_genes"],
-        "merged": len(receipt["info"]["merged_genes"]),
+        "dropped": {
+            n: why
+            for n, fate, why in zip(*(names[k] for k in ("given", "fate", "reason")), strict=True)
+            if fate == "dropped"
+        },
+        "coverage": {space: [c["found"] for c in sets.values()] for space, sets in receipt["coverage"].items()},
         "patients": patients,
         "genes": digest(symbols),
         "x": summary(matrix),

@@ -17,9 +17,7 @@ from histill.errors import ConfigError, HistillError
 from histill.magnifications import MAGNIFICATIONS
 from histill.provenance import digest
 from histill.stages import MODELS
-from histill.transcriptome import matrix
-
-COUNTED = ("auto", "counts", "log2_counts")  # units of the expression table that may turn out to be counts
+from histill.transcriptome import checks, matrix
 
 _BATCHES_NAMED = 8  # in an error
 
@@ -156,8 +154,9 @@ def load(config: dict[str, Any] | str | Path) -> Plan:
         problems.extend(error.problems)
     else:
         problems.extend(_check_folds(complete, sheets))
-    problems.extend(_check_matrix(complete))
-    problems.extend(_check_transform(complete))
+        problems.extend(checks.batches(complete, sheets))
+    problems.extend(checks.matrix(complete))
+    problems.extend(checks.gene_sets(complete))
     problems.extend(_check_encoder(complete))
     problems.extend(_check_methods(complete))
     if problems:
@@ -180,39 +179,6 @@ def _check_folds(config: dict[str, Any], sheets: Sheets) -> list[str]:
         problems = [f"{path}: {hole}" for hole in holes]
         sheets.notes.extend(f"{path}: {note}" for note in notes)
     return problems
-
-
-def _check_matrix(config: dict[str, Any]) -> list[str]:
-    """Problems of `transcriptome.matrix`: keys that contradict each other, files that are not there."""
-    options, key = config["transcriptome"]["matrix"], "config key 'transcriptome.matrix"
-    path = config["cohort"]["expression"] if "demo" not in config else None
-    problems = [
-        f"{key}.{name}': '{options[name]}' is no file (paths are relative to {Path.cwd()})"
-        for name in matrix.SIDE_FILES
-        if options[name] and not Path(options[name]).is_file()
-    ]
-    if options["count_scale"] != "cpm" and not options["gene_lengths"]:
-        problems.append(f"{key}.count_scale': {options['count_scale']} needs the table of gene lengths, gene_lengths")
-    if options["count_scale"] != "cpm" and options["unit"] not in COUNTED:
-        problems.append(f"{key}.count_scale' is for counts, and unit is {options['unit']}; leave it at cpm")
-    if options["sheet"] and path and not Path(path).is_dir():
-        problems.append(f"{key}.sheet' says which file of a folder is of which sample; '{path}' is one file")
-    if path and Path(path).is_dir():
-        try:
-            matrix.files(path)
-        except HistillError as error:
-            problems.append(f"config key 'cohort.expression': {error.message} ({error.mend})")
-    return problems
-
-
-def _check_transform(config: dict[str, Any]) -> list[str]:
-    options, unit = config["transcriptome"]["transform"], config["transcriptome"]["matrix"]["unit"]
-    if options["normalisation"] == "none" or unit in COUNTED:
-        return []
-    return [
-        f"config key 'transcriptome.transform.normalisation': {options['normalisation']} is for counts, and "
-        f"transcriptome.matrix.unit is {unit}; set it to none"
-    ]
 
 
 def _check_encoder(config: dict[str, Any]) -> list[str]:

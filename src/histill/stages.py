@@ -46,9 +46,9 @@ STAGES = {
     "tiles": Stage(2, ("tiles",), ("tissue",)),
     "features": Stage(3, (*_FEATURES, *_EXTRACT), ("tiles",)),
     "features_import": Stage(2, _FEATURES),
-    "transcriptome": Stage(1, ("transcriptome.matrix", "transcriptome.gene_sets")),
+    "transcriptome": Stage(2, ("transcriptome.matrix", "transcriptome.gene_sets")),
     "cohort": Stage(1, ("tasks", "folds", "training.validation_fraction")),
-    "predict": Stage(1, ("tasks.{task}",)),
+    "predict": Stage(2, ("tasks.{task}",)),
     "evaluate": Stage(1, ("evaluation", "tasks.{task}"), ("predict",)),
     "report": Stage(1, ("report",)),
 }
@@ -76,7 +76,7 @@ _GENES = ("transcriptome.gene_sets", "transcriptome.transform")
 MODELS: dict[str, dict[str, ModelStage]] = {
     "disentangled": {
         "teacher": ModelStage(
-            1,
+            2,
             (*_SHARED, *_GENES, "methods.disentangled.model", "methods.disentangled.teacher"),
             kind="teacher",
             reads=("slide", "rna"),
@@ -97,10 +97,10 @@ MODELS: dict[str, dict[str, ModelStage]] = {
         "train": ModelStage(1, (*_SHARED, "methods.linear"), kind="linear-slide", reads=("slide",)),
     },
     "linear-rna": {
-        "train": ModelStage(1, (*_SHARED, *_GENES, "methods.linear"), kind="linear-rna", reads=("rna",)),
+        "train": ModelStage(2, (*_SHARED, *_GENES, "methods.linear"), kind="linear-rna", reads=("rna",)),
     },
     "linear-both": {
-        "train": ModelStage(1, (*_SHARED, *_GENES, "methods.linear"), kind="linear-both", reads=("slide", "rna")),
+        "train": ModelStage(2, (*_SHARED, *_GENES, "methods.linear"), kind="linear-both", reads=("slide", "rna")),
     },
 }
 

@@ -193,8 +193,7 @@ def test_links_in_a_circle_null_characters_and_folders(cohort, tmp_path):
     text = cohort.text["slides.csv"]
     assert "Too many levels" in problems(cohort, {"slides.csv": text.replace("P3.svs", "loop.svs")})
     assert "null character" in problems(cohort, {"slides.csv": text.replace("P3.svs", "P\0.svs")})
-    options = {"slides": "slides.csv", "clinical": "clinical.csv", "expression": "."}
-    assert "cohort.expression: '.' is a folder" in problems(cohort, cohort=options)
+    assert "folds.file: '.' is a folder" in problems(cohort, folds={"file": "."})
 
 
 def test_one_file_is_not_two_patients(cohort, tmp_path):

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sklearn.utils.estimator_checks import check_estimator
 
 from histill.data.labels import class_weights, survival_bin, survival_edges
-from histill.data.scaling import WinsorizedScaler
+from histill.data.scaling import VarianceFilter, WinsorizedScaler
 
 
 def test_training_data_are_standardised():
@@ -52,6 +53,61 @@ def test_state_round_trip():
     scaler = WinsorizedScaler(clip=2).fit(x)
     again = WinsorizedScaler.from_state(scaler.state())
     np.testing.assert_array_equal(scaler.transform(3 * x), again.transform(3 * x))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "differs"),
+    [
+        (VarianceFilter(), {}),
+        (
+            WinsorizedScaler(),
+            {
+                "check_estimators_nan_inf": "infinite values are unknown values",
+                "check_transformer_preserve_dtypes": "networks read float32",
+            },
+        ),
+    ],
+)
+def test_estimators_are_scikit_learns(estimator, differs):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check_estimator(estimator, expected_failed_checks=differs)
+
+
+def test_outliers_are_counted_against_the_training_deviation():
+    x = np.random.default_rng(0).normal(size=(400, 2))
+    x[:, 1] = 1.0
+    scaler = WinsorizedScaler(clip=6).fit(x)
+    new = np.array([[0.0, 1.0], [50.0, 99.0], [-7.0, 1.0]])
+    assert scaler.outliers(new).tolist() == [[False, False], [True, False], [True, False]]
+
+
+def spread(*deviations):
+    return np.random.default_rng(0).normal(size=(200, len(deviations))) * deviations
+
+
+def test_most_variable_features_are_kept_in_their_order():
+    assert VarianceFilter(top=0.5).fit(spread(3, 1, 2, 0)).support_.tolist() == [True, False, True, False]
+
+
+def test_variance_of_one_outlier_does_not_count():
+    x = spread(1, 0.1)
+    x[5, 1] = 1e4
+    assert VarianceFilter(top=0.5).fit(x).support_.tolist() == [True, False]
+
+
+def test_features_of_low_variance_go_but_never_all():
+    x = spread(3, 0, 1)
+    assert VarianceFilter(minimum=0.5).fit(x).support_.tolist() == [True, False, True]
+    assert VarianceFilter(minimum=100).fit(x).support_.tolist() == [True, False, False]
+    assert VarianceFilter().fit(x).support_.all()
+
+
+def test_state_of_the_filter():
+    variable = VarianceFilter(top=0.7, minimum=0.1).fit(spread(3, 1, 2, 0))
+    again = VarianceFilter.from_state(variable.state())
+    assert (again.top, again.minimum) == (0.7, 0.1)
+    np.testing.assert_array_equal(again.transform(spread(1, 1, 1, 1)), variable.transform(spread(1, 1, 1, 1)))
 
 
 def test_survival_edges_are_quantiles_of_events():

@@ -25,12 +25,13 @@ TASKS = {
 }
 
 
-def planted_config(results: Path, **model: Any) -> dict[str, Any]:
+def planted_config(results: Path, transform: dict[str, Any], **model: Any) -> dict[str, Any]:
     options = {"epochs": 25, "patience": 25, "learning_rate": 2e-3, **model}
     return complete(
         {
             "results": str(results),
             "cohort": {},
+            "transcriptome": {"transform": transform},
             "tasks": TASKS,
             "folds": {"n": 3},
             "training": {"device": "cpu", "model": options},
@@ -44,13 +45,16 @@ def planted(tmp_path_factory) -> Callable[..., tuple[Path, dict[str, Any], np.nd
     """Function that writes a planted cohort: returns results folder, config and the true risk of each patient.
 
     Tumour tiles carry the tumour factor, microenvironment tiles the other one; genes carry both; outcome depends on
-    their sum. `corrupt` names patients whose features and genes are replaced by nonsense.
+    their sum. `corrupt` names patients whose features, genes and site are replaced by nonsense. `transform` goes into
+    the config's `transcriptome`, `model` into its `training`.
     """
 
-    def write(patients: int = 90, corrupt: tuple[str, ...] = ()) -> tuple[Path, dict[str, Any], np.ndarray]:
+    def write(
+        patients: int = 90, corrupt: tuple[str, ...] = (), transform: dict[str, Any] | None = None, **model: Any
+    ) -> tuple[Path, dict[str, Any], np.ndarray]:
         generator = np.random.default_rng(0)
         results = tmp_path_factory.mktemp("planted")
-        config = planted_config(results)
+        config = planted_config(results, transform or {}, **model)
         factors = generator.normal(size=(patients, 2))
         risk = factors.sum(axis=1)
         ids = [f"P{index:03d}" for index in range(patients)]
@@ -70,8 +74,13 @@ def planted(tmp_path_factory) -> Callable[..., tuple[Path, dict[str, Any], np.nd
             write_store(results / path, groups, {})
             receipts.append(Receipt(f"{patient}-1", "features", "ok", "r", outputs={path: tree_digest(results / path)}))
             sheets.slides[f"{patient}-1"] = Slide(f"{patient}-1", patient, "none")
-            rows[patient] = {"time": str(time[index]), "event": str(event[index]), "dx": "ab"[int(risk[index] > 0)]}
-        sheets.clinical = Clinical("clinical.csv", ["patient_id", "time", "event", "dx"], rows)
+            rows[patient] = {
+                "time": str(time[index]),
+                "event": str(event[index]),
+                "dx": "ab"[int(risk[index] > 0)],
+                "site": "elsewhere" if patient in corrupt else f"site {index % 3}",
+            }
+        sheets.clinical = Clinical("clinical.csv", ["patient_id", "time", "event", "dx", "site"], rows)
         write_json(
             results / "receipts" / "features.json",
             {"stage": "features", "slides": [vars(receipt) for receipt in receipts]},
@@ -105,8 +114,10 @@ def _write_genes(generator, results, config, ids, factors, corrupt) -> None:
             matrix[index] = 1e4
     # Every fifth patient has no RNA.
     kept = [index for index in range(len(ids)) if index % 5]
+    names = [ids[index] for index in kept]
+    counts = np.exp2(np.minimum(matrix[kept] + 3, 30)).round()
     content = transcriptome_stage.write(
-        results / transcriptome_stage.OUTPUT, matrix[kept], [ids[i] for i in kept], [ids[i] for i in kept], genes, {}
+        results / transcriptome_stage.OUTPUT, matrix[kept], names, names, genes, {}, counts=counts
     )
     receipt = {"stage": "transcriptome", "inputs": {"gene_sets": "x"}, "outputs": {"expression": content}}
     write_json(results / "receipts" / "transcriptome.json", receipt)

@@ -39,10 +39,12 @@ def trained(planted):
 def predictions(results, config, task, method, stage):
     folder = train.run_folder(results, task, method, stage, *FOLD)
     from histill.cohort.tasks import Task
+    from histill.data.expression_table import ExpressionTable
     from histill.data.fold import Cohort
 
     needs_genes = method in ("linear-rna", "linear-both") or stage == "teacher"
-    cohort = Cohort.read(results, "colour-texture", genes=needs_genes)
+    table = ExpressionTable.read(results, config) if needs_genes else None
+    cohort = Cohort.read(results, "colour-texture", table)
     definition = Task.from_config(task, config["tasks"][task])
     return predict.predict(Checkpoint.read(folder), cohort, definition, FOLD[0], device="cpu"), cohort, definition
 
@@ -143,7 +145,7 @@ from histill.cohort.tasks import Task
 from histill.data.fold import Cohort
 from histill.methods.checkpoint import Checkpoint
 from histill.methods.predict import predict
-cohort = Cohort.read({str(results)!r}, "colour-texture", genes=False)
+cohort = Cohort.read({str(results)!r}, "colour-texture")
 table = predict(Checkpoint.read({str(folder)!r}), cohort, Task("os", "survival", ("time", "event"), 4), 0, device="cpu")
 print(json.dumps(table["risk"]))
 """

@@ -3,6 +3,7 @@ import pytest
 
 from histill.errors import HistillError
 from histill.transcriptome.normalise import check_unit, log_scale, missing_genes
+from histill.transcriptome.read import read_table
 
 NAMES = (["S1", "S2"], ["A", "B", "C"])
 COUNTS = np.array([[0, 100, 900], [5, 5, 90]], np.float32)
@@ -23,6 +24,28 @@ def test_each_sample_by_itself():
     np.testing.assert_array_equal(log_scale(COUNTS, "counts")[:1], log_scale(COUNTS[:1], "counts"))
 
 
+def test_blocks_of_samples_give_the_whole():
+    counts = np.random.default_rng(0).poisson(50, (600, 7)).astype(np.float32)
+    expected = np.log2(counts / counts.sum(axis=1, dtype=np.float64)[:, None] * 1e6 + 1)
+    np.testing.assert_allclose(log_scale(counts, "counts"), expected, rtol=1e-6)
+
+
+def test_tpm_and_fpkm_of_counts():
+    lengths = np.array([500.0, 2000.0, 1000.0])
+    rate = COUNTS / lengths
+    tpm = log_scale(COUNTS, "counts", method="tpm", lengths=lengths)
+    np.testing.assert_allclose(tpm, np.log2(rate / rate.sum(axis=1)[:, None] * 1e6 + 1), rtol=1e-6)
+    fpkm = log_scale(COUNTS, "counts", np.array([2000, 100]), method="fpkm", lengths=lengths)
+    np.testing.assert_allclose(fpkm[0, 1], np.log2(100 / 2000 / 2000 * 1e9 + 1), rtol=1e-6)
+    np.testing.assert_allclose((np.exp2(tpm) - 1).sum(axis=1), 1e6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("lengths", [None, np.array([500, np.nan, 1000]), np.array([500, 0, 1000])])
+def test_tpm_without_all_lengths(lengths):
+    with pytest.raises(HistillError, match="tpm of counts needs the length of every gene"):
+        log_scale(COUNTS, "counts", method="tpm", lengths=lengths)
+
+
 @pytest.mark.parametrize("unit", ["tpm", "fpkm"])
 def test_linear_units(unit):
     np.testing.assert_allclose(log_scale(COUNTS, unit), np.log2(COUNTS + 1), rtol=1e-6)
@@ -35,9 +58,16 @@ def test_given_scales_pass(unit):
 
 @pytest.mark.parametrize(
     ("values", "unit"),
-    [(COUNTS, "counts"), (COUNTS + 0.25, "counts"), (COUNTS + 0.5, "tpm"), (COUNTS + 0.5, "fpkm"), (LOGGED, "log"),
-     (LOGGED - 9.97, "log"), (Z, "zscore")],
-)  # fmt: skip
+    [
+        (COUNTS, "counts"),
+        (COUNTS + np.array([0, 0.25, 0]), "counts"),  # RSEM, salmon: expected counts, many of them whole
+        (COUNTS + 0.5, "tpm"),
+        (COUNTS + 0.5, "fpkm"),
+        (LOGGED, "log"),
+        (LOGGED - 9.97, "log"),
+        (Z, "zscore"),
+    ],
+)
 def test_values_that_fit(values, unit):
     assert check(values, unit) == []
 
@@ -62,6 +92,37 @@ def test_values_that_cannot_have_the_unit(values, unit, message):
     assert "matrix.csv" in caught.value.message
 
 
+def normalised(how):
+    values = np.random.default_rng(0).lognormal(4, 2, (6, 400))
+    values[:, :40] = 0
+    return values / how(values)[:, None] * 1000
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (lambda values: values.sum(axis=1), "same sum"),
+        (lambda values: np.quantile(values, 0.75, axis=1), "same upper quartile, 1,?000,"),
+        (
+            lambda values: np.array([np.quantile(row[row > 0], 0.75) for row in values]),
+            "upper quartile of genes above 0",
+        ),
+    ],
+)
+def test_normalised_values_are_no_counts(how, message):
+    names = [f"S{row}" for row in range(6)], [f"G{column}" for column in range(400)]
+    with pytest.raises(HistillError, match=message):
+        check_unit("matrix.csv", normalised(how).astype(np.float32), "counts", *names)
+
+
+def test_whole_counts_of_one_depth_are_counts():
+    assert check(np.array([[0, 100, 900], [500, 400, 100]]), "counts") == []
+
+
+def test_counts_without_whole_numbers_are_said():
+    assert "only 0.0% of the counts above 0 are whole numbers" in check(COUNTS + 0.25, "counts")[0]
+
+
 def test_empty_sample_is_named():
     with pytest.raises(HistillError, match="sample 'S2' is 0"):
         check([[1, 2, 300], [0, 0, 0]], "counts")
@@ -69,7 +130,7 @@ def test_empty_sample_is_named():
 
 def test_outliers_and_whole_numbers_are_said():
     assert check(Z * 4000, "zscore") == [
-        "5 z-scores are beyond ±50 (gene 'C' in sample 'S1' is 8000); kept as they are"
+        "5 z-scores are beyond ±50 (gene 'C' in sample 'S1' is 8000); clipped in training"
     ]
     assert "whole numbers" in check(COUNTS, "tpm")[0]
 
@@ -92,3 +153,16 @@ def test_single_bad_values_are_named(value, message):
 def test_matrix_without_a_number():
     with pytest.raises(HistillError, match="no number at all"):
         missing_genes("x", np.full((2, 3), np.nan), *NAMES)
+
+
+@pytest.fixture
+def coadread(shared_data):
+    return read_table(shared_data / "rna" / "survpath_tcga_coadread_rna.csv")
+
+
+@pytest.mark.shared_data
+def test_log_tpm_of_a_real_cohort_is_no_table_of_counts(coadread):
+    values, samples, genes = coadread
+    assert check_unit("rna.csv", values, "log", samples, genes) == []
+    with pytest.raises(HistillError, match=r"values are negative.*does not hold unit 'counts'"):
+        check_unit("rna.csv", values, "counts", samples, genes)

@@ -177,3 +177,35 @@ def test_whole_numbers_that_pandas_made_fractions_stay_ids(tmp_path):
     path = tmp_path / "m.parquet"
     pd.DataFrame({"sample_id": ["a", "b"], "patient_id": [1.0, 22.0], "TP53": [1, 2]}).to_parquet(path)
     assert load(path).patients == ["1", "22"]
+
+
+def test_feature_counts(tmp_path):
+    lines = [
+        '# Program:featureCounts v2.0.6; Command:"featureCounts" "-a" "genes.gtf"',
+        "Geneid\tChr\tStart\tEnd\tStrand\tLength\tbam/S1.Aligned.sortedByCoord.out.bam\tbam/S2.sorted.bam",
+        "ENSG00000141510\tchr17;chr17\t1;5\t2;9\t-;-\t7\t3\t4",
+        "ENSG00000136997\tchr8\t1\t2\t+\t2\t5\t6",
+    ]
+    (tmp_path / "counts.txt").write_text("\n".join(lines) + "\n")
+    table = load(tmp_path / "counts.txt")
+    assert (table.rows, table.columns) == (["ENSG00000141510", "ENSG00000136997"], ["S1", "S2"])
+    assert table.values.tolist() == [[3, 4], [5, 6]]
+    assert {name: finding.value for name, finding in table.findings.items()} == {"genes": "rows", "unit": "counts"}
+
+
+def test_columns_about_genes_are_no_samples(tmp_path):
+    (tmp_path / "x.tsv").write_text("gene_id\tgene_name\tgene_type\tS1\nENSG1\tTP53\tprotein_coding\t4\n")
+    table = load(tmp_path / "x.tsv")
+    assert (table.rows, table.columns, table.values.tolist()) == (["ENSG1"], ["S1"], [[4]])
+
+
+@pytest.mark.parametrize("rows", [3, 2500])
+def test_parquet_of_any_type_in_batches(tmp_path, rows):
+    frame = pd.DataFrame({"s": [f"S{i}" for i in range(rows)], "A": range(rows), "B": np.linspace(0, 1, rows)})
+    frame["C"] = pd.array([None, *range(rows - 1)], dtype="Int64")
+    frame["D"] = [True] + [False] * (rows - 1)
+    frame.to_parquet(tmp_path / "x.parquet", row_group_size=1000)
+    table = load(tmp_path / "x.parquet")
+    expected = frame[["A", "B", "C", "D"]].astype("float32").to_numpy()
+    np.testing.assert_array_equal(table.values, expected)
+    assert table.rows == frame["s"].tolist()

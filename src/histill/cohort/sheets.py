@@ -98,7 +98,7 @@ def load(config: dict[str, Any]) -> Sheets:
     elif tasks:
         problems.append("config: tasks need label columns: name the sheet that holds them in cohort.clinical")
     if cohort["expression"]:
-        _check_file(cohort["expression"], "cohort.expression", problems)
+        _check_file(cohort["expression"], "cohort.expression", problems, folder=True)
     if config["folds"]["file"]:
         _check_file(config["folds"]["file"], "folds.file", problems)
     for key, path in config["transcriptome"]["gene_sets"].items():
@@ -113,12 +113,12 @@ def load(config: dict[str, Any]) -> Sheets:
     return sheets
 
 
-def _check_file(path: str | None, key: str, problems: list[str]) -> None:
+def _check_file(path: str | None, key: str, problems: list[str], *, folder: bool = False) -> None:
     if not path:
         problems.append(f"config: {key} is missing: name the file")
     elif not os.path.exists(path):
         problems.append(f"config: {key}: '{path}' does not exist (paths are relative to {os.getcwd()})")
-    elif os.path.isdir(path):
+    elif os.path.isdir(path) and not folder:
         problems.append(f"config: {key}: '{path}' is a folder, not a file")
     else:
         problems.extend(f"config: {key}: {problem}" for problem in _check_name(path))

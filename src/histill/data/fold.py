@@ -10,7 +10,8 @@ import numpy as np
 
 from histill.cohort.tasks import Task
 from histill.data.bags import BagReader
-from histill.data.expression import ExpressionTransform
+from histill.data.expression import ExpressionTransform, GeneSets
+from histill.data.expression_table import ExpressionTable
 from histill.data.labels import class_weights, survival_bin, survival_edges
 from histill.data.scaling import WinsorizedScaler
 from histill.provenance import read_json
@@ -30,21 +31,21 @@ class Cohort:
     bags
         Reader of the feature stores.
     expression
-        (patient ids, matrix [P, G] float64, gene symbols), or None without transcriptomes.
+        Of the patients that have a transcriptome; None for models that read none.
     """
 
     patients: dict[str, list]
     folds: dict[str, Any]
     bags: BagReader
-    expression: tuple[list[str], np.ndarray, list[str]] | None = None
+    expression: ExpressionTable | None = None
     _row: dict[str, int] = field(init=False, repr=False)
 
     def __post_init__(self):
         self._row = {patient: index for index, patient in enumerate(self.patients["patient_id"])}
 
     @classmethod
-    def read(cls, results: str | Path, encoder: str, *, genes: bool = True) -> Cohort:
-        """Read a cohort below `results`; `genes=False` never touches the transcriptome."""
+    def read(cls, results: str | Path, encoder: str, expression: ExpressionTable | None = None) -> Cohort:
+        """Read a cohort below `results`; the transcriptome is never touched."""
         import pyarrow.parquet as pq
 
         results = Path(results)
@@ -52,12 +53,6 @@ class Cohort:
         bags = BagReader(
             results / "features" / encoder, dict(zip(patients["patient_id"], patients["slides"], strict=True))
         )
-        expression = None
-        path = results / "transcriptome" / "expression.h5ad"
-        if genes and any(patients["has_rna"]):
-            from histill.transcriptome.stage import by_patient
-
-            expression = by_patient(path)
         return cls(patients, read_json(results / "cohort" / "folds.json"), bags, expression)
 
     def value(self, patient: str, column: str) -> Any:
@@ -87,12 +82,6 @@ class Cohort:
             and (self.value(patient, "has_slide") or not slide)
             and (self.value(patient, "has_rna") or not rna)
         )
-
-    def genes(self, patients: list[str]) -> np.ndarray:
-        """Expression of patients [P, G] in the order asked for."""
-        ids, matrix, _ = self.expression
-        row = {patient: index for index, patient in enumerate(ids)}
-        return matrix[[row[patient] for patient in patients]]
 
 
 @dataclass
@@ -154,11 +143,20 @@ def fit_features(cohort: Cohort, training: list[str], *, seed: int) -> dict[str,
     }
 
 
-def fit_expression(cohort: Cohort, training: list[str], config: dict[str, Any]) -> ExpressionTransform:
-    """Gene choice and scaling of the subspaces, fitted on the training patients that have RNA."""
-    from histill.transcriptome.gene_sets import subspaces
-
+def fit_expression(
+    cohort: Cohort, training: list[str], sets: dict[str, GeneSets], config: dict[str, Any]
+) -> ExpressionTransform:
+    """The steps of `transcriptome.transform` for some gene sets, fitted on the training patients that have RNA."""
     options = config["transcriptome"]["transform"]
-    transform = ExpressionTransform(subspaces(config), top_variance=options["top_variance"], clip=options["clip"])
+    method, batch = options["normalisation"], options["batch"]
+    transform = ExpressionTransform(
+        sets,
+        normalisation=None if method == "none" else method,
+        batch={name: batch[name] for name in ("unseen", "min_samples")} if batch["column"] else None,
+        top_variance=options["top_variance"],
+        min_variance=options["min_variance"],
+        clip=options["clip"],
+    )
     with_rna = [patient for patient in training if cohort.value(patient, "has_rna")]
-    return transform.fit(cohort.genes(with_rna), cohort.expression[2])
+    table = cohort.expression
+    return transform.fit(table.rows(with_rna), table.genes, batch=table.batch(with_rna))

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from histill.cohort.tasks import Task
+from histill.data.expression_table import ExpressionTable
 from histill.data.fold import Cohort
-from histill.errors import HistillError
 from histill.methods.checkpoint import Checkpoint
 from histill.methods.train import linear_inputs, run_folder, runs
 from histill.provenance import atomic_file, digest, file_digest, read_json, write_json
@@ -22,13 +22,13 @@ def run(*, task: str, config: dict[str, Any], results: str | Path, log=print) ->
     results = Path(results)
     definition = Task.from_config(task, config["tasks"][task])
     stages = [(method, stage) for method in config["methods"]["run"] for stage in MODELS[method]]
-    slide_only = Cohort.read(results, config["features"]["encoder"], genes=False)
+    slide_only = Cohort.read(results, config["features"]["encoder"])
     paired = None
     outputs = {}
     for method, stage in stages:
         needs_genes = "rna" in MODELS[method][stage].reads
         if needs_genes and paired is None:
-            paired = Cohort.read(results, config["features"]["encoder"])
+            paired = Cohort.read(results, config["features"]["encoder"], ExpressionTable.read(results, config))
         cohort = paired if needs_genes else slide_only
         for fold, seed in runs(config, results):
             folder = run_folder(results, task, method, stage, fold, seed)
@@ -48,7 +48,11 @@ def run(*, task: str, config: dict[str, Any], results: str | Path, log=print) ->
 
 
 def predict(checkpoint: Checkpoint, cohort: Cohort, task: Task, fold: int, *, device: str = "auto") -> dict[str, list]:
-    """Columns of a prediction table for every patient that has what the model reads."""
+    """Columns of a prediction table for every patient that has what the model reads.
+
+    `imputed_genes`, of models that read transcriptomes, counts a patient's genes that were not measured and stand at
+    the training mean.
+    """
     needs = READS[checkpoint.kind]
     patients = sorted(
         patient
@@ -65,6 +69,8 @@ def predict(checkpoint: Checkpoint, cohort: Cohort, task: Task, fold: int, *, de
         "split": [cohort.split(task, fold, patient) for patient in patients],
         "modalities": ["+".join(needs)] * len(patients),
     }
+    if "rna" in needs:
+        table["imputed_genes"] = cohort.expression.imputed(patients, checkpoint.expression)
     if task.type == "survival":
         table["risk"] = values[:, 0].tolist()
     else:
@@ -82,7 +88,7 @@ def network_outputs(checkpoint: Checkpoint, cohort: Cohort, patients: list[str],
     network = checkpoint.network()
     targets = {}
     if "rna" in READS[checkpoint.kind]:
-        genes = checkpoint.expression.transform(cohort.genes(patients), cohort.expression[2])
+        genes = cohort.expression.transformed(patients, checkpoint.expression)
         targets = {subspace: torch.from_numpy(genes[subspace]) for subspace in SUBSPACES}
     dataset = BagDataset(patients, cohort.bags, checkpoint.scalers, targets)
     collected: dict[str, dict[str, list]] = {}
@@ -117,12 +123,8 @@ def _predict_network(checkpoint: Checkpoint, cohort: Cohort, patients: list[str]
 def _predict_linear(checkpoint: Checkpoint, cohort: Cohort, patients: list[str]) -> np.ndarray:
     from histill.methods.baselines.linear import LinearModel
 
-    needs = READS[checkpoint.kind]
-    if "rna" in needs and checkpoint.arguments["genes"] != cohort.expression[2]:
-        raise HistillError(
-            "the expression table has other genes than the model was trained on", mend="train the linear models again"
-        )
-    return LinearModel.from_state(checkpoint.weights).predict(linear_inputs(cohort, patients, needs))
+    inputs = linear_inputs(cohort, patients, READS[checkpoint.kind], checkpoint.expression)
+    return LinearModel.from_state(checkpoint.weights).predict(inputs)
 
 
 def _write(path: Path, table: dict[str, list]) -> None:

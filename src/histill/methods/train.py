@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 
 from histill.cohort.tasks import Task
+from histill.data.expression import ExpressionTransform
+from histill.data.expression_table import ExpressionTable
 from histill.data.fold import TRAIN, VALIDATION, Cohort, Labels, fit_expression, fit_features
 from histill.errors import HistillError
 from histill.methods.checkpoint import Checkpoint
-from histill.provenance import read_json, write_json
+from histill.provenance import digest, read_json, write_json
 from histill.stages import MODELS, READS, model_recipe
 from histill.subspaces import SUBSPACES
+
+TRANSCRIPTOME = "transcriptome"  # what linear models read: every gene, as one set
 
 
 def run_folder(results: str | Path, task: str, method: str, stage: str, fold: int, seed: int) -> Path:
@@ -44,11 +48,12 @@ def run(
     kind = node.kind
     # A distilled student reads the genes through its teacher, in training only.
     needs_genes = "rna" in node.reads or bool(node.after)
-    cohort = Cohort.read(results, config["features"]["encoder"], genes=needs_genes)
+    table = ExpressionTable.read(results, config) if needs_genes else None
+    cohort = Cohort.read(results, config["features"]["encoder"], table)
     inputs = {
         "cohort": read_json(results / "receipts" / "cohort.json")["outputs"],
         "features": read_json(results / "receipts" / "cohort.json")["features"] if "slide" in node.reads else None,
-        "expression": _expression(results) if needs_genes else None,
+        "expression": _expression(results, table) if table else None,
     }
     recipe = model_recipe(method, stage, config, task=task)
     receipts = []
@@ -70,17 +75,24 @@ def run(
         checkpoint.provenance = {"method": method, "stage": stage, "fold": fold, "seed": seed, "recipe": recipe}
         outputs = checkpoint.write(folder)
         seconds = round(time.perf_counter() - start, 2)
-        receipt = {"recipe": recipe, "inputs": own, "outputs": outputs, "figures": figures, "seconds": seconds}
+        receipt = {
+            "recipe": recipe,
+            "inputs": own,
+            "outputs": outputs,
+            "figures": figures,
+            "notes": checkpoint.expression.notes_ if checkpoint.expression else [],
+            "seconds": seconds,
+        }
         write_json(folder / "receipt.json", receipt)
         log(f"{task} {method} {stage} fold {fold} seed {seed}: {figures} ({seconds} s)")
         receipts.append(receipt)
     return receipts
 
 
-def _expression(results: Path) -> list[dict[str, str]]:
-    """Digests of the expression matrix and of the gene sets it is cut into."""
+def _expression(results: Path, table: ExpressionTable) -> list[Any]:
+    """Digests of the expression matrix, of the gene sets it is cut into, and of the batches that are corrected."""
     receipt = read_json(results / "receipts" / "transcriptome.json")
-    return [receipt["outputs"], receipt["inputs"]["gene_sets"]]
+    return [receipt["outputs"], receipt["inputs"]["gene_sets"], table.batches and digest(table.batches)]
 
 
 def _receipt(folder: Path) -> dict[str, Any] | None:
@@ -121,11 +133,14 @@ class _Run:
         patients = sorted(self.training + self.validation)
         labels = Labels.fit(self.task, self.cohort, patients)
         targets = [self.cohort.label(self.task, patient) for patient in patients]
-        inputs = linear_inputs(self.cohort, patients, READS[self.kind])
+        expression = None
+        if self.wanted["rna"]:
+            genes = {TRANSCRIPTOME: {TRANSCRIPTOME: self.cohort.expression.genes}}
+            expression = fit_expression(self.cohort, patients, genes, self.config)
+        inputs = linear_inputs(self.cohort, patients, READS[self.kind], expression)
         model = LinearModel.fit(inputs, labels, targets, self.config["methods"]["linear"])
-        arguments = {"genes": self.cohort.expression[2]} if self.wanted["rna"] else {}
         figures = {"patients": len(patients), "alpha": model.alpha}
-        return Checkpoint(self.kind, labels, arguments, model.state(), {}, None, {}), figures
+        return Checkpoint(self.kind, labels, {}, model.state(), {}, expression, {}), figures
 
     def _network(self) -> tuple[Checkpoint, dict[str, Any]]:
         import lightning
@@ -139,7 +154,11 @@ class _Run:
         options = self.config["training"]["model"]
         labels = Labels.fit(self.task, self.cohort, self.training)
         scalers = fit_features(self.cohort, self.training, seed=self.seed)
-        expression = fit_expression(self.cohort, self.training, self.config) if self.wanted["rna"] else None
+        expression = None
+        if self.wanted["rna"]:
+            from histill.transcriptome.gene_sets import subspaces
+
+            expression = fit_expression(self.cohort, self.training, subspaces(self.config), self.config)
         arguments = self._arguments(labels, scalers, expression)
         module = self._module(build_network(self.kind, arguments), labels)
         data = BagDataModule(
@@ -187,7 +206,7 @@ class _Run:
         label, event = torch.tensor(encoded).T
         targets = {"label": label, "event": event}
         if expression is not None:
-            genes = expression.transform(self.cohort.genes(patients), self.cohort.expression[2])
+            genes = self.cohort.expression.transformed(patients, expression)
             targets.update({f"genes:{subspace}": torch.from_numpy(genes[subspace]) for subspace in SUBSPACES})
         if self.distils:
             targets.update(self._teacher_targets(patients))
@@ -213,11 +232,13 @@ class _Run:
         return targets
 
 
-def linear_inputs(cohort: Cohort, patients: list[str], modalities: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Modality -> [P, F]: mean-pooled features, all genes."""
+def linear_inputs(
+    cohort: Cohort, patients: list[str], modalities: tuple[str, ...], expression: ExpressionTransform | None
+) -> dict[str, np.ndarray]:
+    """Modality -> [P, F]: mean-pooled features, all genes after the fitted transform."""
     inputs = {}
     if "slide" in modalities:
         inputs["slide"] = np.stack([cohort.bags.mean(patient) for patient in patients])
     if "rna" in modalities:
-        inputs["rna"] = cohort.genes(patients)
+        inputs["rna"] = cohort.expression.transformed(patients, expression)[TRANSCRIPTOME]
     return inputs

@@ -33,7 +33,7 @@ MODEL_COLOURS = {
 }
 MAIN_MODELS = ("disentangled student", "disentangled teacher", "wsi-only", "linear-slide", "abmil", "linear-rna")
 MOST_PANELS = 4
-_STYLE = {
+STYLE = {
     "svg.hashsalt": "histill",
     "svg.fonttype": "path",
     "font.family": "DejaVu Sans",
@@ -72,7 +72,7 @@ def differences(report: dict[str, Any]) -> str | None:
 def _forest(rows: list, metrics: list[dict[str, Any]], references: dict[str, float]) -> str | None:
     if not any(estimate["value"] is not None for _, estimates, _ in rows for estimate in estimates):
         return None
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(2.4 + 2.6 * max(2, len(metrics)), 0.8 + 0.36 * len(rows)), layout="constrained")
         panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
         for column, (axes, metric) in enumerate(zip(panels, metrics, strict=True)):
@@ -86,7 +86,7 @@ def _forest(rows: list, metrics: list[dict[str, Any]], references: dict[str, flo
             axes.grid(axis="x", color="#e4e4e4", linewidth=0.6)
             axes.set_axisbelow(True)
         panels[0].set_ylim(len(rows) - 0.5, -0.5)
-        return _svg(figure)
+        return svg(figure)
 
 
 def _draw_estimate(axes, row: int, estimate: dict[str, Any], colour: str) -> None:
@@ -107,7 +107,7 @@ def kaplan_meier(report: dict[str, Any], unit: str) -> str | None:
         return None
     columns = min(2, len(names))
     lines = -(-len(names) // columns)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.3 * columns, 3.5 * lines), layout="constrained")
         figure.get_layout_engine().set(h_pad=0.12, w_pad=0.08)
         panels = figure.subplots(lines, columns, squeeze=False).ravel()
@@ -116,7 +116,7 @@ def kaplan_meier(report: dict[str, Any], unit: str) -> str | None:
             axes.set_title(f"{name}   {p_value(curves[name]['log_rank_p'])}")
         for axes in panels[len(names) :]:
             axes.remove()
-        return _svg(figure)
+        return svg(figure)
 
 
 def _draw_groups(axes, curves: dict[str, Any], unit: str) -> None:
@@ -160,7 +160,7 @@ def roc(report: dict[str, Any]) -> str | None:
     grid, curves = report["roc"]["false_positive_rate"], report["roc"]["true_positive_rate"]
     if not curves:
         return None
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.6, 3.9), layout="constrained")
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.9, linestyle=(0, (4, 3)))
@@ -172,10 +172,12 @@ def roc(report: dict[str, Any]) -> str | None:
         axes.set(xlim=(-0.01, 1), ylim=(0, 1.01), xlabel="False-positive rate", ylabel="True-positive rate")
         axes.set_aspect("equal")
         axes.legend(frameon=False, fontsize=8, title="Model (AUC)", loc="center left", bbox_to_anchor=(1.02, 0.5))
-        return _svg(figure)
+        return svg(figure)
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """A figure as a data URI."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -7,7 +7,7 @@ from typing import Any
 
 from histill import __version__
 from histill.provenance import atomic_file, read_json
-from histill.report import cohort, run_facts, slides
+from histill.report import cohort, run_facts, slides, transcriptome
 from histill.report.page import render
 from histill.report.redact import redact
 from histill.report.wording import verdict
@@ -63,7 +63,7 @@ def collect(config: dict[str, Any], results: Path) -> dict[str, Any]:
         "pictured": pictured,
         "features": _features(receipts),
         "cohort": cohort.cohort_facts(results, config["tasks"]),
-        "transcriptome": _transcriptome(results),
+        "transcriptome": transcriptome.transcriptome_facts(results),
         "stage_times": run_facts.stage_times(receipts),
         "benchmarks": run_facts.benchmarks(results),
         "versions": run_facts.versions(),
@@ -71,7 +71,13 @@ def collect(config: dict[str, Any], results: Path) -> dict[str, Any]:
         "config_text": run_facts.config_text(config),
     }
     # Pictures are left as they are: base64 text holds no path, and there is much of it.
-    return {**redact(facts), "pictures": pictures, "legend": slides.legend() if pictures else None, "tasks": tasks}
+    return {
+        **redact(facts),
+        "pictures": pictures,
+        "legend": slides.legend() if pictures else None,
+        "expression": transcriptome.transcriptome_figure(config, results),
+        "tasks": tasks,
+    }
 
 
 def _features(receipts: dict[str, list]) -> dict[str, Any] | None:
@@ -84,21 +90,6 @@ def _features(receipts: dict[str, list]) -> dict[str, Any] | None:
         "groups": [(name, sum(int(receipt.counts.get(name, 0)) for receipt in found)) for name in names],
         "unreadable": sum(int(receipt.counts.get("unreadable", 0)) for receipt in found),
         "dim": found[0].info.get("dim"),
-    }
-
-
-def _transcriptome(results: Path) -> dict[str, Any] | None:
-    path = results / "receipts" / "transcriptome.json"
-    if not path.exists():
-        return None
-    receipt = read_json(path)
-    info = receipt.get("info", {})
-    shown = {key: value for key, value in info.items() if isinstance(value, str | int | float) and "digest" not in key}
-    return {
-        "counts": receipt.get("counts", {}),
-        "info": shown,
-        "coverage": receipt.get("coverage", {}),
-        "warnings": receipt.get("warnings", []),
     }
 
 

@@ -1,9 +1,12 @@
-"""Checks of a matrix against the unit it is said to have, and per-sample normalisation.
+"""Checks of a matrix against the unit it is said to have, and normalisation of each sample by itself.
 
-Nothing here looks across samples for a value of one sample: whatever is fitted on patients is fitted in a fold.
+Nothing here looks across samples for a value of one sample. TMM and upper quartiles do, so they are fitted on the
+training patients of a fold (`histill.data.expression_counts`), as is whatever else is fitted.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -17,10 +20,19 @@ SCALES = {
     "log": "log, as given",
     "zscore": "z-score, as given",
 }
+# What counts can become, sample by sample -> the scale's name.
+COUNT_SCALES = {
+    "cpm": "log2(CPM + 1)",
+    "tpm": "log2(TPM + 1), from counts and gene lengths",
+    "fpkm": "log2(FPKM + 1), from counts and gene lengths",
+}
 LOGGED_BELOW = 50.0  # log2 of any expression value is lower; the maximum of counts, TPM and FPKM never is
 LOG_BELOW = 100.0
 OUTLIER = 50.0  # z-scores beyond come from genes with next to no variance in the reference samples
 MILLION_TOLERANCE = 0.01
+WHOLE_SHARE = 0.05  # of RSEM's and salmon's counts above 0, far more are whole: genes of one transcript
+SAME = 1e-3  # relative spread of library sizes that differ by rounding only
+_ROWS = 256  # samples at a time
 
 
 def missing_genes(path: str, values: np.ndarray, samples: list[str], genes: list[str]) -> list[int]:
@@ -101,17 +113,22 @@ def check_unit(path: str, values: np.ndarray, unit: str, samples: list[str], gen
     beyond = int((np.abs(values) > OUTLIER).sum())
     if not beyond:
         return []
-    return [f"{beyond} z-scores are beyond ±{OUTLIER:g} ({at(np.abs(values).argmax())}); kept as they are"]
+    return [f"{beyond} z-scores are beyond ±{OUTLIER:g} ({at(np.abs(values).argmax())}); clipped in training"]
 
 
-def _check_totals(path, values, unit, samples, whole, refuse) -> list[str]:
+def _check_totals(
+    path: str,
+    values: np.ndarray,
+    unit: str,
+    samples: list[str],
+    whole: bool,
+    refuse: Callable[[str, str], HistillError],
+) -> list[str]:
     totals = values.sum(axis=1, dtype=np.float64)
     if (totals == 0).any():
         raise HistillError(
             f"{path}: sample '{samples[int(totals.argmin())]}' is 0 for all genes", mend="remove the sample"
         )
-    if unit == "counts" and not whole and np.allclose(totals, 1e6, rtol=MILLION_TOLERANCE):
-        raise refuse("every sample sums to one million and values are fractions", "tpm")
     if unit == "tpm" and totals.max() > 1e6 * (1 + MILLION_TOLERANCE):
         sample = samples[int(totals.argmax())]
         raise refuse(f"sample '{sample}' sums to {totals.max():,.0f}, and TPM sums to one million", "counts or fpkm")
@@ -119,21 +136,73 @@ def _check_totals(path, values, unit, samples, whole, refuse) -> list[str]:
         return [
             f"all values are whole numbers: if they are read counts, transcriptome.matrix.unit is counts, not {unit}"
         ]
+    if unit != "counts" or whole:
+        return []
+    if np.allclose(totals, 1e6, rtol=MILLION_TOLERANCE):
+        raise refuse("every sample sums to one million and values are fractions", "tpm")
+    _check_scaled(values, totals, refuse)
+    some = values[:_ROWS]
+    share = float((some == np.round(some))[some > 0].mean())
+    if share < WHOLE_SHARE:
+        return [
+            f"only {share:.1%} of the counts above 0 are whole numbers: estimated counts scaled by gene lengths are "
+            "like that; if the table holds TPM or FPKM, say so in transcriptome.matrix.unit"
+        ]
     return []
 
 
-def log_scale(values: np.ndarray, unit: str, library: np.ndarray | None = None) -> np.ndarray:
+def _check_scaled(values: np.ndarray, totals: np.ndarray, refuse: Callable[[str, str], HistillError]) -> None:
+    """Refuse fractions with one total, or one upper quartile, in all samples: they were scaled to it."""
+    some = values[:_ROWS].astype(np.float64)
+    quartiles = {
+        "sum": totals,
+        "upper quartile": np.quantile(some, 0.75, axis=1),
+        "upper quartile of genes above 0": np.nanquantile(np.where(some > 0, some, np.nan), 0.75, axis=1),
+    }
+    for name, found in quartiles.items():
+        if len(found) > 2 and found.min() > 0 and np.ptp(found) < SAME * found.max():
+            raise refuse(
+                f"every sample has the same {name}, {found.mean():,.6g}, and values are fractions: it is normalised",
+                "fpkm, which is only log-transformed, or give the raw counts",
+            )
+
+
+def log_scale(
+    values: np.ndarray,
+    unit: str,
+    library: np.ndarray | None = None,
+    *,
+    method: str = "cpm",
+    lengths: np.ndarray | None = None,
+) -> np.ndarray:
     """Values on the scale that models read, float32 [samples, genes].
 
     Parameters
     ----------
     library
         Counts only: all counted reads of each sample, which may be more than `values` hold. Default: their sum.
+    method
+        Counts only: `cpm`, `tpm` or `fpkm` (`COUNT_SCALES`).
+    lengths
+        Length of each gene in bases [genes], for `tpm` and `fpkm`.
     """
     if unit not in LINEAR:
         return values.astype(np.float32)
-    linear = values.astype(np.float64)
-    if unit == "counts":
-        total = linear.sum(axis=1) if library is None else np.asarray(library, dtype=np.float64)
-        linear *= (1e6 / total)[:, None]
-    return np.log2(linear + 1.0).astype(np.float32)
+    if unit == "counts" and method != "cpm" and (lengths is None or not (np.asarray(lengths) > 0).all()):
+        raise HistillError(
+            f"{method} of counts needs the length of every gene",
+            mend="name a table of gene lengths in transcriptome.matrix.gene_lengths, or take cpm",
+        )
+    scaled = np.empty(values.shape, dtype=np.float32)
+    for start in range(0, len(values), _ROWS):
+        rows = slice(start, start + _ROWS)
+        linear = values[rows].astype(np.float64)
+        if unit == "counts":
+            total = linear.sum(axis=1) if library is None else np.asarray(library[rows], dtype=np.float64)
+            if method != "cpm":
+                linear /= np.asarray(lengths, dtype=np.float64) / 1e3
+            if method == "tpm":
+                total = linear.sum(axis=1)
+            linear *= (1e6 / total)[:, None]
+        np.log2(linear + 1.0, out=scaled[rows], casting="same_kind")
+    return scaled

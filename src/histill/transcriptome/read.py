@@ -1,47 +1,49 @@
-"""Tables of numbers with named rows and columns: csv and tsv (plain, .gz, .zip), parquet, h5ad.
-
-Text goes through pyarrow with every column's type given beforehand: a type inferred from the first block would fail on
-the first fraction of a later one, and duplicate names (two genes, two samples) would collide.
-"""
+"""Expression tables: one file with named rows and columns (csv, tsv, parquet, h5ad, featureCounts)."""
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import math
-import zipfile
-from collections.abc import Callable
-from contextlib import contextmanager
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from histill.errors import HistillError
+from histill.transcriptome.read_columns import ROW_NAMES, read_columns
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-# Header names (lower case) of a column that names its rows, best first.
-ROW_NAMES = (
-    "sample_id",
-    "sample",
-    "barcode",
-    "patient_id",
-    "patient",
-    "case_id",
-    "hugo_symbol",
-    "gene_symbol",
-    "gene_id",
-    "gene",
+FEATURE_COUNTS = ("geneid", "chr", "start", "end", "strand", "length")
+NOT_VALUES = ("", "unnamed: 0")  # running index of pandas and R
+# Columns about a gene beside its counts; no gene has such a name.
+ABOUT_GENES = (
+    "entrez_gene_id",
+    "gene_name",
+    "gene_type",
+    "gene_biotype",
+    "biotype",
+    "description",
+    *FEATURE_COUNTS[1:5],
 )
-NOT_VALUES = ("", "unnamed: 0", "entrez_gene_id")  # running index of pandas and R; second column of cBioPortal
-MISSING = ("", "NA", "N/A", "na", "NaN", "nan", "NULL", "null", "None")
-FORMATS = "csv, tsv or txt (plain, .gz, or .zip with one file), parquet, h5ad"
-_BLOCK_BYTES = 32 << 20  # one line of a matrix with its genes in columns may take over 1 MB
+ALIGNER_SUFFIX = re.compile(r"([._]?(Aligned|sorted|sortedByCoord|dedup|markdup|out))*\.(bam|sam|cram)$", re.IGNORECASE)
 _MEND_CELL = "correct the cell, or remove the column if it holds no values of the matrix"
+
+
+@dataclass
+class Finding:
+    """What was taken for true of a table, and why.
+
+    Attributes
+    ----------
+    value
+        Such as `rows`, `ensembl`, `counts`.
+    by
+        `config` where the user said so, else `detected`.
+    evidence
+        What speaks for it.
+    """
+
+    value: str
+    by: str
+    evidence: str
 
 
 @dataclass
@@ -56,32 +58,15 @@ class Table:
         Names of both axes; they may repeat.
     patients
         Patient of each row where the file says so in a column of its own, else None.
+    findings
+        What the format itself says: `genes` (the axis: rows or columns), `unit`, `strand`, `transcripts`, `sheet`.
     """
 
     values: np.ndarray
     rows: list[str]
     columns: list[str]
     patients: list[str] | None = None
-
-
-@dataclass
-class Columns:
-    """A file's columns: text of those asked for, numbers of all others.
-
-    Attributes
-    ----------
-    text
-        Column name -> cells (None where empty).
-    values
-        float64 [rows, columns] of the numeric columns `names`.
-    problems
-        One line for each column that should be numeric and is not (its values are absent).
-    """
-
-    text: dict[str, list[str | None]]
-    values: np.ndarray
-    names: list[str]
-    problems: list[str] = field(default_factory=list)
+    findings: dict[str, Finding] = field(default_factory=dict)
 
 
 def read_table(path: str | Path) -> tuple[np.ndarray, list[str], list[str]]:
@@ -91,9 +76,10 @@ def read_table(path: str | Path) -> tuple[np.ndarray, list[str], list[str]]:
 
 
 def load(path: str | Path) -> Table:
-    """Read a matrix.
+    """Read a matrix from one file.
 
-    The row names are the column called as one of `ROW_NAMES`, else the first column.
+    The row names are the column called as one of `ROW_NAMES`, else the first column. A table of featureCounts is known
+    by its first six columns.
 
     Raises
     ------
@@ -102,7 +88,14 @@ def load(path: str | Path) -> Table:
     """
     if str(path).lower().endswith(".h5ad"):
         return _read_h5ad(path)
-    columns = read_columns(path, _row_name_columns)
+    feature_counts = False
+
+    def layout(header: list[str]) -> tuple[list[int], list[int]]:
+        nonlocal feature_counts
+        feature_counts = tuple(name.lower() for name in header[: len(FEATURE_COUNTS)]) == FEATURE_COUNTS
+        return ([0], list(range(1, len(FEATURE_COUNTS)))) if feature_counts else _row_name_columns(header)
+
+    columns = read_columns(path, layout, np.float32)
     if columns.problems:
         shown, more = columns.problems[:5], len(columns.problems) - 5
         text = "; ".join(shown) + (f"; and {more} more columns" if more > 0 else "")
@@ -117,28 +110,20 @@ def load(path: str | Path) -> Table:
     patients = next((cells for name, cells in columns.text.items() if name != names), None)
     if patients is not None and None in patients:
         raise HistillError(f"{path}: sample '{rows[patients.index(None)]}' has no patient_id", mend="fill the cell")
-    return Table(columns.values.astype(np.float32), rows, columns.names, patients)
+    table = Table(columns.values, rows, columns.names, patients)
+    if feature_counts:
+        table.columns = [sample_of_alignment(name) for name in columns.names]
+        evidence = "the header of featureCounts"
+        table.findings = {name: Finding(value, "detected", evidence) for name, value in _FEATURE_COUNTS.items()}
+    return table
 
 
-def read_columns(path: str | Path, text_columns: Callable[[list[str]], tuple[list[int], list[int]]]) -> Columns:
-    """Read a csv, tsv or parquet file by column.
+_FEATURE_COUNTS = {"genes": "rows", "unit": "counts"}
 
-    Parameters
-    ----------
-    text_columns
-        Header -> positions of the columns read as text, and of those left out.
-    """
-    lower = str(path).lower()
-    try:
-        if lower.endswith((".parquet", ".pq")):
-            return _read_parquet(Path(path), text_columns)
-        if lower.endswith((".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".zip")):
-            return _read_text(Path(path), text_columns)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:  # pyarrow's errors are ValueErrors
-        raise HistillError(
-            f"{path} cannot be read: {str(error)[:300]}", mend=f"check the file; read are {FORMATS}"
-        ) from None
-    raise HistillError(f"{path}: unknown format '{''.join(Path(path).suffixes[-2:])}'", mend=f"read are {FORMATS}")
+
+def sample_of_alignment(path: str) -> str:
+    """Sample that an alignment file is named for: `bam/S1.Aligned.sortedByCoord.out.bam` -> `S1`."""
+    return ALIGNER_SUFFIX.sub("", path.replace("\\", "/").rsplit("/", 1)[-1])
 
 
 def _row_name_columns(header: list[str]) -> tuple[list[int], list[int]]:
@@ -147,153 +132,8 @@ def _row_name_columns(header: list[str]) -> tuple[list[int], list[int]]:
     text = [next((lower.index(name) for name in ROW_NAMES if name in lower), 0)]
     if lower[text[0]] in ("sample_id", "sample", "barcode") and "patient_id" in lower:
         text.append(lower.index("patient_id"))
-    return text, [index for index, name in enumerate(lower) if name in NOT_VALUES and index not in text]
-
-
-def _read_text(path: Path, text_columns: Callable[[list[str]], tuple[list[int], list[int]]]) -> Columns:
-    import pyarrow as pa
-    from pyarrow import csv as arrow_csv
-
-    header, delimiter, skip = _header(path)
-    text, left_out = text_columns(header)
-    keys = [f"f{index}" for index in range(len(header))]
-
-    def read(wanted: dict[str, Any], *, threads: bool) -> Any:
-        with _open(path) as stream:
-            return arrow_csv.read_csv(
-                stream,
-                arrow_csv.ReadOptions(skip_rows=skip, column_names=keys, block_size=_BLOCK_BYTES, use_threads=threads),
-                arrow_csv.ParseOptions(delimiter=delimiter),
-                arrow_csv.ConvertOptions(
-                    column_types=wanted,
-                    include_columns=list(wanted),
-                    null_values=list(MISSING),
-                    strings_can_be_null=True,
-                ),
-            )
-
-    strings = {keys[index]: pa.string() for index in text}
-    numeric = [index for index in range(len(header)) if index not in {*text, *left_out}]
-    names = [header[index] for index in numeric]
-    try:
-        table = read(strings | {keys[index]: pa.float64() for index in numeric}, threads=True)
-        values, problems = _stack(table, [keys[index] for index in numeric]), []
-    except pa.ArrowInvalid as error:
-        if "onversion error" not in str(error):
-            raise
-        table = read({key: pa.string() for key in keys}, threads=False)
-        rows = table[keys[text[0]]].to_pylist() if text else None
-        values, problems = _convert(table, [keys[index] for index in numeric], names, rows)
-    return Columns(
-        {header[i]: [_name(cell) for cell in table[keys[i]].to_pylist()] for i in text}, values, names, problems
-    )
-
-
-def _header(path: Path) -> tuple[list[str], str, int]:
-    """Column names, delimiter, and how many lines to skip (comments and the header)."""
-    with _open(path) as stream:
-        lines = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-        skip = 1
-        line = lines.readline()
-        while line.startswith("#") or (line and not line.strip()):
-            line, skip = lines.readline(), skip + 1
-        second = lines.readline()
-    if not second:
-        raise HistillError(f"{path} holds no data below its header", mend="check that the file is complete")
-    delimiter = max("\t,;", key=line.count)
-    header, first = (next(csv.reader([text], delimiter=delimiter)) for text in (line, second))
-    header = [name.strip() for name in header]
-    if len(first) == len(header) + 1:
-        if header[0].lower() in (*ROW_NAMES, "slide_id"):
-            # Taken for R's table, every cell of every row would move by one column.
-            raise HistillError(
-                f"{path}: the first row has {len(first)} cells, the header {len(header)}",
-                mend="give every column a name, and remove delimiters at the ends of lines",
-            )
-        header = ["", *header]  # as R's write.table writes it: the row names have no header
-    return header, delimiter, skip
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[Any]:
-    """The file's bytes, decompressed."""
-    lower = path.name.lower()
-    if lower.endswith(".zip"):
-        with zipfile.ZipFile(path) as archive:
-            members = [m for m in archive.namelist() if not m.endswith("/") and not m.startswith("__MACOSX")]
-            if len(members) != 1:
-                raise HistillError(f"{path} holds {len(members)} files", mend="give an archive with the matrix alone")
-            with archive.open(members[0]) as stream:
-                yield stream
-    else:
-        with (gzip.open if lower.endswith(".gz") else open)(path, "rb") as stream:
-            yield stream
-
-
-def _read_parquet(path: Path, text_columns: Callable[[list[str]], tuple[list[int], list[int]]]) -> Columns:
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(path)
-    index = [name for name in (table.schema.pandas_metadata or {}).get("index_columns", []) if isinstance(name, str)]
-    running = {name for name in index if name.startswith("__index_level_") and not _is_text(table.field(name).type)}
-    # pandas writes the index behind the columns: as row names it belongs before them.
-    front = [i for i, name in enumerate(table.column_names) if name in index and name not in running]
-    rest = [i for i, name in enumerate(table.column_names) if name not in index]
-    header = [table.column_names[i] for i in (*front, *rest)]
-    table = table.select([*front, *rest]).rename_columns([f"f{i}" for i in range(len(header))])
-    text, left_out = text_columns(header)
-    numeric = [i for i in range(len(header)) if i not in {*text, *left_out}]
-    names = [header[i] for i in numeric]
-    problems: list[str] = []
-    if any(_is_text(table.column(i).type) for i in numeric):
-        rows = [str(cell) for cell in table.column(text[0]).to_pylist()] if text else None
-        values, problems = _convert(table, [f"f{i}" for i in numeric], names, rows)
-    else:
-        values = _stack(table, [f"f{i}" for i in numeric])
-    cells = {header[i]: [_name(cell) for cell in table.column(i).to_pylist()] for i in text}
-    return Columns(cells, values, names, problems)
-
-
-def _name(cell: Any) -> str | None:
-    """Text of an id without blanks around it; pandas holds whole numbers as fractions where one of them is missing."""
-    if isinstance(cell, float):
-        if math.isnan(cell):
-            return None
-        return str(int(cell)) if cell.is_integer() else str(cell)
-    return None if cell is None else str(cell).strip() or None
-
-
-def _is_text(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
-
-
-def _stack(table: Any, keys: list[str]) -> np.ndarray:
-    """Numeric columns as float64 [rows, columns]."""
-    values = np.empty((len(keys), len(table)), dtype=np.float64)
-    for row, key in enumerate(keys):
-        # Integers with nulls become float64 with NaN on the way to NumPy; booleans become 0 and 1.
-        values[row] = table[key].to_numpy().astype(np.float64)
-    return values.T
-
-
-def _convert(
-    table: Any, keys: list[str], names: list[str], rows: list[str | None] | None
-) -> tuple[np.ndarray, list[str]]:
-    """Text columns to numbers where they are; the first cell that is none is told of every other column."""
-    values = np.full((len(table), len(keys)), np.nan)
-    problems = []
-    for column, (key, name) in enumerate(zip(keys, names, strict=True)):
-        for row, cell in enumerate(table[key].to_pylist()):
-            try:
-                # float() would take 1_000 for a thousand
-                values[row, column] = np.nan if cell is None else float(str(cell).replace("_", "?"))
-            except (TypeError, ValueError):
-                where = f"row '{rows[row]}'" if rows else f"data row {row + 1}"
-                problems.append(f"column '{name}', {where} holds {str(cell)!r}, which is no number")
-                break
-    return values, problems
+    left_out = (*NOT_VALUES, *ABOUT_GENES)
+    return text, [index for index, name in enumerate(lower) if name in left_out and index not in text]
 
 
 def _read_h5ad(path: str | Path) -> Table:
@@ -308,5 +148,8 @@ def _read_h5ad(path: str | Path) -> Table:
     values = table.X.toarray() if hasattr(table.X, "toarray") else np.asarray(table.X)
     patients = [str(patient) for patient in table.obs["patient_id"]] if "patient_id" in table.obs else None
     return Table(
-        values.astype(np.float32), [str(n) for n in table.obs_names], [str(n) for n in table.var_names], patients
+        values.astype(np.float32, copy=False),
+        [str(n) for n in table.obs_names],
+        [str(n) for n in table.var_names],
+        patients,
     )

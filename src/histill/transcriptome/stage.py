@@ -1,142 +1,108 @@
-"""The transcriptome stage: any expression table -> samples × gene symbols on a log scale, and readers of the result."""
+"""The transcriptome stage: any expression table -> patients × gene symbols on a log scale, and its readers."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from histill.errors import HistillError
 from histill.provenance import atomic_file, digest, file_digest, write_json
 from histill.stages import recipe
-from histill.transcriptome import gene_sets, identifiers, normalise
-from histill.transcriptome.read import Table, load
+from histill.transcriptome import gene_sets, matrix, normalise, quality, scores
+
+if TYPE_CHECKING:
+    import h5py
+    import pandas
 
 OUTPUT = "transcriptome/expression.h5ad"
-FEW_GENES = 5000  # below, counts per million are per million of a selection
+GENES = "transcriptome/genes.parquet"
+SAMPLES = "transcriptome/samples.parquet"
+COVERAGE = "transcriptome/gene_sets.parquet"
+FATES = ("kept", "renamed", "merged", "dropped")
 
 
 def run(*, path: str | Path, config: dict[str, Any], results: str | Path) -> dict[str, Any]:
-    """Write `transcriptome/expression.h5ad` and the receipt, which is returned.
+    """Write the expression store, what became of genes and samples, and the receipt, which is returned.
+
+    `expression.h5ad` is what models read. Beside it, for readers: `genes.parquet` (fate of every name of the table),
+    `samples.parquet` (quality and scores of every sample) and `gene_sets.parquet` (what is measured of every set).
 
     Parameters
     ----------
     path
-        The expression table.
+        The expression table, or a folder with one file a sample.
     config
-        A complete config; `transcriptome.matrix` is read.
+        A complete config; `transcriptome.matrix` and `transcriptome.gene_sets` are read.
     results
         The results folder.
+
+    Raises
+    ------
+    HistillError
+        When the table is refused; nothing has been written then.
     """
+    import pandas
+
     results, options = Path(results), config["transcriptome"]["matrix"]
-    unit = options["unit"]
-    report: dict[str, Any] = {"unit": unit, "scale": normalise.SCALES[unit]}
-    warnings: list[str] = []
-
-    values, samples, patients, genes = _oriented(str(path), load(path), options, report)
-    values, genes, library = _gene_columns(str(path), values, samples, genes, unit, report, warnings)
-    scaled = normalise.log_scale(values, unit, library)
-    sets = gene_sets.subspaces(config)
-    warnings.extend(gene_sets.check_coverage(sets, genes, min_genes=config["transcriptome"]["gene_sets"]["min_genes"]))
-
-    source = file_digest(path)
-    record = {**report, "source": Path(path).name, "source_digest": source}
-    content = write(
-        results / OUTPUT, scaled, samples, patients, genes, record, counts=values if unit == "counts" else None
+    sets, policy = gene_sets.subspaces(config), config["transcriptome"]["gene_sets"]
+    read = matrix.read(path, options)
+    scaled = normalise.log_scale(
+        read.values, read.unit, read.library, method=options["count_scale"], lengths=read.lengths
     )
+    thin = gene_sets.check_coverage(sets, read.genes, min_genes=policy["min_genes"], small_sets=policy["small_sets"])
+    samples = quality.table(read, scaled) | scores.subspace_scores(
+        scaled, read.genes, sets, min_genes=policy["min_genes"]
+    )
+
+    sources = matrix.digests(path, options)
+    scale = normalise.COUNT_SCALES[options["count_scale"]] if read.unit == "counts" else normalise.SCALES[read.unit]
+    record = {"source": Path(path).name, "source_digest": sources["expression"], "scale": scale, **read.record()}
+    counts = read.values if read.unit == "counts" else None
+    content = write(results / OUTPUT, scaled, read.samples, read.patients, read.genes, record, counts=counts)
+    tables = {
+        GENES: read.mapping,
+        SAMPLES: pandas.DataFrame(samples),
+        COVERAGE: pandas.DataFrame(gene_sets.coverage_table(sets, read.genes)),
+    }
+    fates = read.mapping["fate"].value_counts()
     receipt = {
         "stage": "transcriptome",
         "recipe": recipe("transcriptome", config),
-        "inputs": {"expression": source, "gene_sets": digest(sets)},
+        "inputs": {**sources, "gene_sets": digest(sets)},
         "outputs": {OUTPUT: content},
+        "tables": {name: _write_table(results / name, table) for name, table in tables.items()},
         "counts": {
-            "samples": len(samples),
-            "patients": len(set(patients)),
-            "genes": len(genes),
-            **{name: len(report[name]) for name in ("dropped_genes", "merged_genes", "dropped_samples")},
+            "samples": len(read.samples),
+            "patients": len(set(read.patients)),
+            "genes": len(read.genes),
+            **{f"{fate}_names": int(fates.get(fate, 0)) for fate in FATES},
+            "dropped_samples": len(read.dropped_samples),
+            "outliers": sum(1 for reason in samples["outlier"] if reason),
         },
-        "warnings": warnings,
-        "coverage": {space: gene_sets.coverage(own, genes) for space, own in sets.items()},
+        "warnings": [*read.warnings, *thin, *_outlier_warning(samples)],
+        "coverage": {space: gene_sets.coverage(own, read.genes) for space, own in sets.items()},
         "info": record,
     }
     write_json(results / "receipts" / "transcriptome.json", receipt)
     return receipt
 
 
-def _oriented(
-    path: str, table: Table, options: dict[str, Any], report: dict[str, Any]
-) -> tuple[np.ndarray, list[str], list[str], list[str]]:
-    """Values [samples, genes], samples, their patients, and gene names as given."""
-    axis = identifiers.genes_axis(path, table.rows, table.columns, options["genes"])
-    values, samples, genes = table.values, table.rows, table.columns
-    if axis == "rows":
-        if table.patients is not None:
-            raise HistillError(f"{path}: genes are rows, but there is a column patient_id", mend="remove that column")
-        values, samples, genes = table.values.T, table.columns, table.rows
-    report["genes_axis"] = axis
-    seen: set[str] = set()
-    twice = sorted({sample for sample in samples if sample in seen or seen.add(sample)})
-    if twice:
-        raise HistillError(
-            f"{path}: {len(twice)} sample ids occur more than once, such as '{twice[0]}'",
-            mend="give every sample an id of its own; several samples of a patient are told by a patient_id column",
-        )
-    patients, dropped = table.patients or samples, []
-    if options["patient"] == "tcga":
-        patients, kept, dropped = identifiers.patients_of_barcodes(path, samples)
-        if not kept:
-            raise HistillError(f"{path}: none of its {len(samples)} samples is a tumour", mend="check the barcodes")
-        values, samples = values[kept], [samples[index] for index in kept]
-    report["dropped_samples"] = dropped
-    return values, samples, patients, genes
+def _outlier_warning(samples: dict[str, list]) -> list[str]:
+    found = [f"{name}: {why}" for name, why in zip(samples["sample"], samples["outlier"], strict=True) if why]
+    if not found:
+        return []
+    return [f"{len(found)} samples stand apart from the others, such as {found[0]}; they are kept"]
 
 
-def _gene_columns(
-    path: str,
-    values: np.ndarray,
-    samples: list[str],
-    names: list[str],
-    unit: str,
-    report: dict[str, Any],
-    warnings: list[str],
-) -> tuple[np.ndarray, list[str], np.ndarray | None]:
-    """Checked values [samples, genes] with one column a symbol, and each sample's library size for counts."""
-    dropped: dict[str, str] = {}
-
-    def drop(positions: list[int], why: str) -> None:
-        nonlocal values, names
-        if positions:
-            dropped.update({names[index] or "(unnamed)": why for index in positions})
-            values, gone = np.delete(values, positions, axis=1), set(positions)
-            names = [name for index, name in enumerate(names) if index not in gone]
-
-    drop(identifiers.summary_lines(names), "counts reads of no gene")
-    drop(normalise.missing_genes(path, values, samples, names), "missing in every sample")
-    warnings.extend(normalise.check_unit(path, values, unit, samples, names))
-    # Reads of genes without a symbol were sequenced too.
-    library = values.sum(axis=1, dtype=np.float64) if unit == "counts" else None
-    symbols = identifiers.symbols(path, names)
-    drop([index for index, symbol in enumerate(symbols) if symbol is None], "has no symbol")
-    dates = identifiers.spreadsheet_dates(names)
-    if dates:
-        warnings.append(
-            f"{len(dates)} genes are named like dates, such as '{dates[0]}': a spreadsheet has changed them"
-        )
-    values, genes, merged = identifiers.merge_duplicates(
-        values, [symbol for symbol in symbols if symbol is not None], average=unit not in normalise.LINEAR
-    )
-    if not genes:
-        raise HistillError(f"{path} has no gene with a symbol", mend="name the genes by HGNC symbol")
-    if merged:
-        how = "summed" if unit in normalise.LINEAR else "averaged"
-        warnings.append(f"{len(merged)} gene symbols occur more than once and were {how}")
-    if unit == "counts" and len(genes) < FEW_GENES:
-        warnings.append(f"counts per million of {len(genes)} genes only: give all genes, or TPM")
-    report["dropped_genes"] = dropped
-    report["merged_genes"] = merged
-    return values, genes, library
+def _write_table(path: Path, table: pandas.DataFrame) -> str:
+    """Write a parquet file and return its digest."""
+    with atomic_file(path) as part:
+        table.to_parquet(part, index=False)
+    return file_digest(path)
 
 
 def write(
@@ -150,8 +116,6 @@ def write(
     counts: np.ndarray | None = None,
 ) -> str:
     """Write the AnnData file and return the digest of its content, which does not depend on HDF5's layout."""
-    import json
-
     import anndata
     import pandas
 
@@ -183,10 +147,13 @@ def patients(path: str | Path) -> list[str]:
         raise HistillError(f"{path} cannot be read: {error}", mend="run: snakemake -R transcriptome") from None
 
 
-def by_patient(path: str | Path) -> tuple[list[str], np.ndarray, list[str]]:
-    """One row a patient: the mean of the patient's samples on the file's scale.
+def by_patient(path: str | Path, *, layer: str | None = None) -> tuple[list[str], np.ndarray, list[str]]:
+    """One row a patient.
 
-    Samples are averaged in the order of their ids, so the sum rounds the same however the matrix was sorted.
+    Parameters
+    ----------
+    layer
+        `counts` for the counts that the file keeps beside its logarithms, which are read without it.
 
     Returns
     -------
@@ -196,21 +163,31 @@ def by_patient(path: str | Path) -> tuple[list[str], np.ndarray, list[str]]:
         float64 [patients, genes].
     genes
         Gene symbols.
+
+    Raises
+    ------
+    HistillError
+        When the file cannot be read, has no such layer, or holds a patient twice.
     """
     import h5py
 
-    of_sample = patients(path)
+    own = patients(path)
+    order = sorted(range(len(own)), key=own.__getitem__)
+    ids = [own[row] for row in order]
+    if len(set(ids)) < len(ids):
+        raise HistillError(f"{path} holds a patient twice", mend="run: snakemake -R transcriptome")
     with h5py.File(path) as handle:
-        x = handle["X"][:].astype(np.float64)
-        samples = handle["obs"][handle["obs"].attrs["_index"]].asstr()[:]
+        name = f"layers/{layer}" if layer else "X"
+        if name not in handle:
+            unit = _record(handle).get("unit", "unknown")
+            raise HistillError(
+                f"{path} keeps no {layer}: the unit of its table is {unit}",
+                mend="give a table of counts, or set transcriptome.transform.normalisation to none",
+            )
+        x = handle[name][:].astype(np.float64)
         genes = [str(gene) for gene in handle["var"][handle["var"].attrs["_index"]].asstr()[:]]
-    ids = sorted(set(of_sample))
-    position = {patient: index for index, patient in enumerate(ids)}
-    order = np.argsort(samples, kind="stable")
-    matrix = np.zeros((len(ids), x.shape[1]))
-    counts = np.zeros(len(ids))
-    for row in order:
-        target = position[of_sample[row]]
-        matrix[target] += x[row]
-        counts[target] += 1
-    return ids, matrix / counts[:, None], genes
+    return ids, x[order], genes
+
+
+def _record(handle: h5py.File) -> dict[str, Any]:
+    return json.loads(handle["uns/histill"].asstr()[()]) if "uns/histill" in handle else {}

@@ -1,0 +1,120 @@
+"""Expression by patient, as fitted transforms read it: one scale, one row a patient, and their batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from histill.cohort.rows import read_rows
+from histill.data.expression import ExpressionTransform
+from histill.errors import HistillError
+
+SITE = "site"
+
+
+@dataclass(frozen=True)
+class ExpressionTable:
+    """Expression of the patients that have a transcriptome.
+
+    Attributes
+    ----------
+    patients
+        Sorted.
+    values
+        float64 [P, G]: counts, or values on the scale of the expression file.
+    genes
+        Symbols [G].
+    counts
+        Whether `values` are counts.
+    batches
+        Patient -> batch, None where it is not known; None where no batch is corrected.
+    """
+
+    patients: list[str]
+    values: np.ndarray
+    genes: list[str]
+    counts: bool = False
+    batches: dict[str, str | None] | None = None
+
+    @classmethod
+    def read(cls, results: str | Path, config: dict[str, Any]) -> ExpressionTable:
+        """What `transcriptome.transform` asks for: counts where it normalises, batches where it corrects them.
+
+        Raises
+        ------
+        HistillError
+            When counts are asked for and there are none, or no sheet has the batch column.
+        """
+        from histill.transcriptome.stage import OUTPUT, by_patient
+
+        options = config["transcriptome"]["transform"]
+        counts = options["normalisation"] != "none"
+        patients, values, genes = by_patient(Path(results) / OUTPUT, layer="counts" if counts else None)
+        batches = batch_labels(results, config, patients) if options["batch"]["column"] else None
+        return cls(patients, values, genes, counts, batches)
+
+    def rows(self, patients: list[str]) -> np.ndarray:
+        """Values of patients [P, G] in the order asked for."""
+        row = {patient: index for index, patient in enumerate(self.patients)}
+        return self.values[[row[patient] for patient in patients]]
+
+    def batch(self, patients: list[str]) -> list[str | None] | None:
+        """Batches of patients in the order asked for."""
+        return None if self.batches is None else [self.batches[patient] for patient in patients]
+
+    def imputed(self, patients: list[str], by: ExpressionTransform) -> list[int]:
+        """How many genes each patient has no value of and a transform imputes with the training mean."""
+        return by.imputed(self.rows(patients), self.genes).tolist()
+
+    def transformed(self, patients: list[str], by: ExpressionTransform) -> dict[str, np.ndarray]:
+        """Subspace -> scaled expression [P, n_k] of patients, by a transform fitted on training patients.
+
+        Raises
+        ------
+        HistillError
+            When the transform was fitted on another scale, with other corrections, or on other genes altogether.
+        """
+        if (self.counts, self.batches is not None) != (by.normalisation is not None, by.batch is not None):
+            raise HistillError(
+                f"the model was trained with normalisation '{by.normalisation or 'none'}' and "
+                f"{'with' if by.batch is not None else 'without'} batch correction; transcriptome.transform asks for "
+                "something else",
+                mend="train the model again, or predict with the config it was trained with",
+            )
+        for subspace, missing in by.missing(self.genes).items():
+            if len(missing) == len(by.genes_[subspace]):
+                raise HistillError(
+                    f"the expression table has none of the {len(missing)} {subspace} genes that the model reads",
+                    mend="give a table with HGNC symbols of the genes it was trained on, or train it again",
+                )
+        return by.transform(self.rows(patients), self.genes, batch=self.batch(patients))
+
+
+def batch_labels(results: str | Path, config: dict[str, Any], patients: list[str]) -> dict[str, str | None]:
+    """Batch of each patient: a column of clinical.csv, or `site` of `patients.parquet`, which slides.csv gives too.
+
+    Raises
+    ------
+    HistillError
+        When the sheet has no such column.
+    """
+    column = config["transcriptome"]["transform"]["batch"]["column"]
+    if column == SITE:
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(Path(results) / "cohort" / "patients.parquet", columns=["patient_id", SITE]).to_pydict()
+        known = dict(zip(table["patient_id"], table[SITE], strict=True))
+    else:
+        path = Path(results) / "demo" / "clinical.csv" if "demo" in config else config["cohort"]["clinical"]
+        problems: list[str] = []
+        header, rows = read_rows(path, problems) if path else ([], [])
+        if problems or column not in header:
+            raise HistillError(
+                problems[0] if problems else f"{path or 'config: cohort.clinical'} has no column '{column}'",
+                mend="name a column of the clinical sheet, or site, in transcriptome.transform.batch.column",
+            )
+        known = {row.get("patient_id"): row.get(column) for _, row in rows}
+    return {patient: known.get(patient) for patient in patients}

@@ -1,0 +1,131 @@
+"""Unit of a table that does not say it: detected with evidence, or an error that asks for it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from histill.errors import HistillError
+from histill.transcriptome.read import Finding
+
+UNITS = ("counts", "log2_counts", "tpm", "fpkm", "log", "zscore")
+SAMPLES = 128  # looked at, evenly spaced
+MILLION_TOLERANCE = 0.01
+LOGGED_BELOW = 50.0  # no log2 of an expression value is above; no table of counts, TPM or FPKM stays below
+MIN_LOG_HIGH = 8.0  # highest value of a table of logarithms
+MIN_COUNT_HIGH = 1000.0  # highest value of a table of counts
+WHOLE_SHARE = 0.3  # of RSEM's and salmon's counts above 0, whole numbers are more; of FPKM they are next to none
+NEAR_WHOLE = 0.01
+FLOOR_SHARE = 0.005  # values equal to the lowest one: zeros of a logarithm with an offset below 1
+MAX_LOG_TOTAL = 3e6  # sums of FPKM and TPM are below; of counts, above
+SAME_QUARTILE = 0.02
+
+
+def detect(path: str, values: np.ndarray, setting: str = "auto", stated: Finding | None = None) -> Finding:
+    """Unit of a matrix: `counts`, `log2_counts` (log2(count + 1), as Xena writes them), `tpm`, `fpkm`, `log`, `zscore`.
+
+    Parameters
+    ----------
+    values
+        [samples, genes]; missing values are left aside.
+    setting
+        `transcriptome.matrix.unit`; other than `auto` it decides.
+    stated
+        What the file's format says, which decides where the setting does not.
+
+    Raises
+    ------
+    HistillError
+        When the values do not say; it names `transcriptome.matrix.unit`.
+    """
+    if setting != "auto":
+        return Finding(setting, "config", "transcriptome.matrix.unit")
+    if stated is not None:
+        return stated
+    some = values[np.linspace(0, len(values) - 1, min(SAMPLES, len(values))).astype(int)].astype(np.float64)
+    some = some[:, np.isfinite(some).all(axis=0)]
+    if not some.size:
+        raise _unsure(path, "no gene has a value in all samples", "one of " + ", ".join(UNITS))
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    if low < 0:
+        return _of_negative(path, some, low, high)
+    if (some == np.round(some)).all():
+        if high >= MIN_COUNT_HIGH:
+            return Finding("counts", "detected", f"all values are whole numbers from {low:g} to {high:g}")
+        raise _unsure(path, f"all values are whole numbers, but none is above {high:g}", "counts if they are reads")
+    if high < LOGGED_BELOW:
+        return _of_logged(path, some, high)
+    totals = some.sum(axis=1)
+    if np.allclose(totals, 1e6, rtol=MILLION_TOLERANCE):
+        return Finding("tpm", "detected", "every sample sums to one million")
+    whole = float((some == np.round(some))[some > 0].mean())
+    text = f"values are from {low:g} to {high:g}, {whole:.0%} of those above 0 are whole numbers"
+    if whole >= WHOLE_SHARE:
+        return Finding("counts", "detected", f"{text}, as of estimated counts")
+    raise _unsure(path, text, "fpkm, tpm (of a selection of genes), or counts")
+
+
+def _unsure(path: str, text: str, choice: str) -> HistillError:
+    return HistillError(
+        f"{path}: cannot tell the unit of its values: {text}", mend=f"set transcriptome.matrix.unit to {choice}"
+    )
+
+
+def _of_negative(path: str, some: np.ndarray, low: float, high: float) -> Finding:
+    centre, spread = float(np.median(np.abs(some.mean(axis=0)))), float(np.median(some.std(axis=0)))
+    text = f"values are from {low:g} to {high:g}; the median gene has a mean of ±{centre:.2g} and an SD of {spread:.2g}"
+    if len(some) >= 10 and centre < 0.25 and 0.5 < spread < 1.5:
+        return Finding("zscore", "detected", text)
+    floor = float((some == some.min()).mean())
+    if high < LOGGED_BELOW and floor >= FLOOR_SHARE:
+        return Finding("log", "detected", f"{text}; {floor:.1%} of the values are the lowest one, {some.min():g}")
+    raise _unsure(path, text, "log or zscore")
+
+
+def _of_logged(path: str, some: np.ndarray, high: float) -> Finding:
+    text = f"values are fractions from 0 or above to {high:g}"
+    if high < MIN_LOG_HIGH:
+        raise _unsure(path, text, "log if they are logarithms")
+    linear = np.exp2(some) - 1
+    totals = linear.sum(axis=1)
+    if np.allclose(totals, 1e6, rtol=MILLION_TOLERANCE):
+        return Finding("log", "detected", f"{text}; 2^x - 1 of every sample sums to one million, as of log2(TPM + 1)")
+    near = near_whole(linear)
+    if near > 0.99:
+        return Finding(
+            "log2_counts", "detected", f"{text}; 2^x - 1 is a whole number for {near:.1%} of the small values"
+        )
+    quartile = np.array([np.quantile(row[row > 0], 0.75) for row in linear if (row > 0).any()])
+    if np.median(totals) < MAX_LOG_TOTAL or np.ptp(quartile) < SAME_QUARTILE * quartile.max():
+        return Finding("log", "detected", f"{text}; 2^x - 1 of a sample sums to {np.median(totals):.3g}")
+    raise _unsure(
+        path,
+        f"{text}; 2^x - 1 of a sample sums to {np.median(totals):.3g}, as of counts",
+        "log2_counts if they are log2(count + 1), log if library sizes are taken out",
+    )
+
+
+def near_whole(values: np.ndarray) -> float:
+    """Share of the values between 0.5 and 100 that are whole numbers but for rounding; 0 where there are none."""
+    small = values[(values > 0.5) & (values < 100)]
+    return float((np.abs(small - np.round(small)) < NEAR_WHOLE).mean()) if small.size else 0.0
+
+
+def counts_of_log2(path: str, values: np.ndarray) -> np.ndarray:
+    """Counts of log2(count + 1), float32 (to a millionth); whole numbers again where they were.
+
+    Raises
+    ------
+    HistillError
+        When a value is negative or beyond any count.
+    """
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    if low < 0 or high >= LOGGED_BELOW:
+        raise HistillError(
+            f"{path}: values are from {low:g} to {high:g}, which log2(count + 1) cannot be",
+            mend="set transcriptome.matrix.unit to what they are",
+        )
+    counts = np.exp2(values, dtype=np.float32)
+    counts -= 1
+    if near_whole(counts[:SAMPLES]) > 0.99:
+        np.round(counts, out=counts)
+    return counts

@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+
+from histill.errors import HistillError
+from histill.transcriptome import normalise
+from histill.transcriptome.read import Finding, load
+from histill.transcriptome.units import counts_of_log2, detect, near_whole
+
+
+@pytest.fixture(scope="module")
+def counts():
+    """Counts of 40 samples with differing depths, [40, 2000]."""
+    generator = np.random.default_rng(0)
+    mean = np.exp(generator.normal(4, 2, 2000)) * generator.uniform(0.5, 2, (40, 1))
+    return generator.poisson(mean).astype(np.float32)
+
+
+def tpm(counts):
+    return counts / counts.sum(axis=1, keepdims=True) * 1e6
+
+
+def test_whole_numbers_are_counts(counts):
+    finding = detect("x", counts)
+    assert (finding.value, finding.by) == ("counts", "detected")
+    assert "whole numbers" in finding.evidence
+
+
+def test_estimated_counts_are_counts(counts):
+    estimated = counts.copy()
+    estimated[:, ::3] += 0.37
+    assert detect("x", estimated).value == "counts"
+
+
+def test_tpm(counts):
+    assert detect("x", tpm(counts)).value == "tpm"
+
+
+@pytest.mark.parametrize("offset", [1, 0.001])
+def test_log_of_tpm(counts, offset):
+    finding = detect("x", np.log2(tpm(counts) + offset))
+    assert finding.value == "log"
+    assert ("one million" if offset == 1 else "the lowest one, -9.96578") in finding.evidence
+
+
+def test_log_of_upper_quartile_normalised_counts(counts):
+    quartile = [[np.quantile(row[row > 0], 0.75)] for row in counts]
+    assert detect("x", np.log2(counts / quartile * 12_345 + 1)).value == "log"
+
+
+def test_log_of_counts_is_counts_again(counts):
+    logged = np.log2(counts + 1).round(4)
+    finding = detect("x", logged)
+    assert finding.value == "log2_counts"
+    np.testing.assert_allclose(counts_of_log2("x", logged), counts, rtol=1e-3)
+    small = counts < 1000
+    np.testing.assert_array_equal(counts_of_log2("x", logged)[small], counts[small])
+
+
+def test_log_of_estimated_counts_stays_fractional():
+    values = np.full((3, 50), 10.37, np.float32)
+    np.testing.assert_allclose(counts_of_log2("x", np.log2(values + 1)), values, rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [-1, 60])
+def test_values_that_are_no_log_of_counts(value):
+    with pytest.raises(HistillError, match=r"which log2\(count \+ 1\) cannot be"):
+        counts_of_log2("x", np.full((2, 2), value, np.float32))
+
+
+def test_z_scores(counts):
+    logged = np.log2(counts + 1)
+    assert detect("x", (logged - logged.mean(axis=0)) / (logged.std(axis=0) + 1e-6)).value == "zscore"
+
+
+@pytest.mark.parametrize(
+    ("make", "choice"),
+    [
+        (lambda counts: counts * 1.2345, "fpkm"),
+        (lambda counts: np.log2(counts * 300.777 + 1), "log2_counts"),
+        (lambda counts: counts - 300.5, "log or zscore"),
+        (lambda counts: np.minimum(counts, 20), "counts if they are reads"),
+        (lambda counts: counts / counts.max(), "log if they are logarithms"),
+    ],
+)
+def test_values_that_do_not_say_are_refused(counts, make, choice):
+    with pytest.raises(HistillError, match="cannot tell the unit") as caught:
+        detect("x", make(counts))
+    assert caught.value.mend.startswith("set transcriptome.matrix.unit to")
+    assert choice in caught.value.mend
+
+
+def test_the_setting_decides_then_the_format(counts):
+    stated = Finding("tpm", "detected", "column TPM")
+    assert detect("x", counts, "fpkm", stated) == Finding("fpkm", "config", "transcriptome.matrix.unit")
+    assert detect("x", counts, "auto", stated) is stated
+
+
+def test_missing_genes_are_left_aside(counts):
+    values = counts.copy()
+    values[:, 5] = np.nan
+    assert detect("x", values).value == "counts"
+    with pytest.raises(HistillError, match="no gene has a value"):
+        detect("x", np.full((3, 3), np.nan, np.float32))
+
+
+def test_share_of_whole_numbers():
+    assert near_whole(np.array([1.0, 2.004, 3.5, 0.2, 5000.3])) == pytest.approx(2 / 3)
+    assert near_whole(np.array([0.0])) == 0
+
+
+def test_real_xena_table_is_log_and_no_counts(shared_data):
+    path = shared_data / "rna" / "survpath_tcga_coadread_rna.csv"
+    table = load(path)
+    finding = detect(str(path), table.values)
+    assert finding.value == "log"
+    assert "-9.9658" in finding.evidence
+    with pytest.raises(HistillError, match="values are negative"):
+        normalise.check_unit(str(path), table.values, "counts", table.rows, table.columns)
+
+
+@pytest.mark.parametrize("cohort", ["tcga_stad", "tcga_luad"])
+def test_real_z_scores(shared_data, cohort):
+    path = shared_data / cohort / "rna.parquet"
+    assert detect(str(path), load(path).values).value == "zscore"
+
+
+def test_real_counts(shared_data):
+    path = shared_data / "rna" / "tcga_brca_counts_60.tsv.gz"
+    values = load(path).values.T
+    assert detect(str(path), values).value == "counts"
+    assert detect(str(path), np.log2(values + 1)).value == "log2_counts"
