@@ -123,3 +123,30 @@ def test_what_needs_no_cores_works_beside_gpus(option, root, tmp_path):
     command = [sys.executable, "-m", "snakemake", "-s", str(root / "Snakefile"), "--configfile", "config.json", option]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_other_batches_of_patients_are_another_digest(tmp_path):
+    patients = range(30)
+    for patient in patients:
+        (tmp_path / f"{patient}.svs").write_text("")
+    sheets = {
+        "slides": ["slide_id,patient_id,path", *(f"s{patient},p{patient},{patient}.svs" for patient in patients)],
+        "clinical": ["patient_id,months,event,centre", *(f"p{i},{i + 1},{i % 2},{'ab'[i % 2]}" for i in patients)],
+        "expression": ["gene," + ",".join(f"p{patient}" for patient in patients)],
+    }
+    for name, lines in sheets.items():
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    config = {
+        "results": str(tmp_path / "results"),
+        "cohort": {name: str(tmp_path / f"{name}.csv") for name in sheets},
+        "tasks": {"survival": {"type": "survival", "time": "months", "event": "event"}},
+    }
+    assert plan.load(config).batch_digest() is None
+    config["transcriptome"] = {"transform": {"batch": {"column": "centre"}}}
+    first = plan.load(config).batch_digest()
+    clinical = tmp_path / "clinical.csv"
+    lines = clinical.read_text().splitlines()
+    clinical.write_text("\n".join([lines[0], *lines[:0:-1]]) + "\n")
+    assert plan.load(config).batch_digest() == first, "the order of the rows is no matter"
+    clinical.write_text(clinical.read_text().replace(",b\n", ",c\n", 1))
+    assert plan.load(config).batch_digest() != first

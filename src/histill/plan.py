@@ -11,6 +11,7 @@ from histill import batches
 from histill import config as configuration
 from histill.cohort import fold_file
 from histill.cohort import sheets as sampling
+from histill.cohort.rows import read_rows
 from histill.cohort.sheets import Sheets, Slide
 from histill.encoders import recipes, weights
 from histill.errors import ConfigError, HistillError
@@ -130,6 +131,17 @@ class Plan:
     def slide_memory(self) -> int:
         """MB a job asks for that works on slides: what a slide may take, and the program itself."""
         return self.config["slides"]["memory_mb"] + 1000
+
+    def batch_digest(self) -> str | None:
+        """Digest of the batches that expression is corrected for, by patient.
+
+        None without any, and for `site`, which is in the cohort's table: models are trained again for that already.
+        """
+        column = self.config["transcriptome"]["transform"]["batch"]["column"]
+        if column is None or column == "site" or "demo" in self.config:
+            return None
+        _, rows = read_rows(self.config["cohort"]["clinical"], [])
+        return digest(sorted((row.get("patient_id") or "", row.get(column) or "") for _, row in rows))
 
     def training_gpus(self, method: str) -> int:
         """GPUs a training job of a method asks for; linear models have no use for one."""

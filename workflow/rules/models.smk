@@ -16,6 +16,12 @@ def training_recipe(wildcards):
     return stages.model_recipe(wildcards.method, wildcards.stage, PLAN.config, task=wildcards.task)
 
 
+def training_batches(wildcards):
+    """Digest of the batches that a model's expression is corrected for."""
+    reads = stages.MODELS[wildcards.method][wildcards.stage].reads
+    return f"batches:{PLAN.batch_digest()}" if "rna" in reads else None
+
+
 def training_receipts(wildcards):
     """Receipts of everything the config trains for a task."""
     return [
@@ -41,6 +47,7 @@ rule train_runs:
         gpu=lambda wildcards: PLAN.training_gpus(wildcards.method),
     params:
         recipe=training_recipe,
+        batches=training_batches,
         seeds=PLAN.config["seeds"],
     shell:
         "histill train --config {CONFIG:q} --task {wildcards.task} --method {wildcards.method}"
