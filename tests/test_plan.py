@@ -125,7 +125,8 @@ def test_what_needs_no_cores_works_beside_gpus(option, root, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_other_batches_of_patients_are_another_digest(tmp_path):
+def test_other_batches_of_patients_are_another_digest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     patients = range(30)
     for patient in patients:
         (tmp_path / f"{patient}.svs").write_text("")
