@@ -173,6 +173,14 @@ def test_rows_with_one_cell_too_many_do_not_shift(tmp_path):
         load(path)
 
 
+@pytest.mark.parametrize("name", ["id", "", "Sample ID", "submitter_id"])
+def test_delimiters_at_the_ends_of_lines_move_no_values(name, tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text(f"{name},TP53,EGFR\nS1,1,2,\nS2,3,4,\n")
+    with pytest.raises(HistillError, match="the first row has 4 cells, the header 3"):
+        load(path)
+
+
 def test_whole_numbers_that_pandas_made_fractions_stay_ids(tmp_path):
     path = tmp_path / "m.parquet"
     pd.DataFrame({"sample_id": ["a", "b"], "patient_id": [1.0, 22.0], "TP53": [1, 2]}).to_parquet(path)

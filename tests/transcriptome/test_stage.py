@@ -5,6 +5,7 @@ import pytest
 
 from histill import config
 from histill.errors import HistillError
+from histill.transcriptome import matrix as reading
 from histill.transcriptome import stage
 from histill.transcriptome.gene_sets import check_coverage, coverage, members, subspaces
 
@@ -206,3 +207,13 @@ def test_z_scores_of_tcga_luad(shared_data, tmp_path):
     strict = settings("zscore", gene_sets={"min_genes": 10, "small_sets": "error"})
     with pytest.raises(HistillError, match="fewer than 10 genes of 1 of 11 tumor sets"):
         stage.run(path=shared_data / "tcga_luad" / "rna.parquet", config=strict, results=tmp_path)
+
+
+def test_samples_that_repeat_another_are_told(tmp_path):
+    """One patient under two names would be in two folds."""
+    path = tmp_path / "m.csv"
+    path.write_text("id,TP53,MYC,EGFR\nP1,5,2000,3\nP2,4,1000,9\nP3,5,2000,3\n")
+    found = reading.read(path, settings(genes="columns", ids="symbol")["transcriptome"]["matrix"])
+    assert [line for line in found.warnings if "same values" in line] == [
+        "samples 'P1' and 'P3' have the same values: are they of one patient?"
+    ]

@@ -31,6 +31,27 @@ def test_estimated_counts_are_counts(counts):
     assert detect("x", estimated).value == "counts"
 
 
+def test_thousands_written_with_a_point_are_no_counts(counts):
+    thousands = np.where(counts >= 1000, counts / 1000, counts)
+    thousands = np.where(thousands >= 1000, thousands / 1000, thousands)
+    with pytest.raises(HistillError, match="cannot tell the unit"):
+        detect("x", thousands)
+
+
+def test_whole_numbers_that_sum_to_one_million_are_asked_for(counts):
+    with pytest.raises(HistillError, match="every sample sums to one million"):
+        detect("x", tpm(counts).round())
+
+
+@pytest.mark.parametrize("unit", ["log", "counts", "zscore"])
+def test_a_sample_of_one_value_is_refused(counts, unit):
+    values = np.log2(counts + 1) - (5 if unit == "zscore" else 0) if unit != "counts" else counts.copy()
+    values[7] = 5
+    names, genes = [f"S{row}" for row in range(len(values))], [f"G{column}" for column in range(values.shape[1])]
+    with pytest.raises(HistillError, match="all values of sample 'S7' are 5"):
+        normalise.check_unit("x", values, unit, names, genes)
+
+
 def test_tpm(counts):
     assert detect("x", tpm(counts)).value == "tpm"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,6 +132,7 @@ def read(path: str | Path, options: dict[str, Any]) -> Matrix:
     measured, empty = _measured(path, values, names, genes)
     own = values if measured.all() else values[:, measured]
     warnings = normalise.check_unit(path, own, unit, names, [genes[index] for index in np.flatnonzero(measured)])
+    warnings += _same_twice(values, names)
     # Reads of genes without a symbol were sequenced too.
     library = own.sum(axis=1, dtype=np.float64) if unit == "counts" else None
     mapping = identifiers.resolve(
@@ -177,6 +179,17 @@ def _oriented(path: str, table: Table, options: dict[str, Any]) -> tuple[np.ndar
             mend="give every sample an id of its own; several samples of a patient are told by a patient_id column",
         )
     return values, names, table.patients or names, genes
+
+
+def _same_twice(values: np.ndarray, names: list[str]) -> list[str]:
+    """A warning for each sample that repeats another's values: one patient under two names is in two folds."""
+    first: dict[bytes, str] = {}
+    warnings = []
+    for name, row in zip(names, values, strict=True):
+        other = first.setdefault(hashlib.sha256(np.ascontiguousarray(row)).digest(), name)
+        if other != name:
+            warnings.append(f"samples '{other}' and '{name}' have the same values: are they of one patient?")
+    return warnings
 
 
 def _measured(path: str, values: np.ndarray, names: list[str], genes: list[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -30,6 +30,7 @@ LOGGED_BELOW = 50.0  # log2 of any expression value is lower; the maximum of cou
 LOG_BELOW = 100.0
 OUTLIER = 50.0  # z-scores beyond come from genes with next to no variance in the reference samples
 MILLION_TOLERANCE = 0.01
+FLAT_GENES = 20  # so many never have one value by chance
 WHOLE_SHARE = 0.05  # of RSEM's and salmon's counts above 0, far more are whole: genes of one transcript
 SAME = 1e-3  # relative spread of library sizes that differ by rounding only
 _ROWS = 256  # samples at a time
@@ -92,6 +93,13 @@ def check_unit(path: str, values: np.ndarray, unit: str, samples: list[str], gen
         row, column = np.unravel_index(flat, values.shape)
         return f"gene '{genes[column]}' in sample '{samples[row]}' is {values[row, column]:g}"
 
+    if values.shape[1] >= FLAT_GENES:
+        flat = np.flatnonzero((values == values[:, :1]).all(axis=1))
+        if len(flat):
+            raise HistillError(
+                f"{path}: all values of sample '{samples[flat[0]]}' are {values[flat[0], 0]:g}",
+                mend="leave the sample out: its measurement failed, or it was filled in",
+            )
     low, high = values.min(), values.max()
     whole = bool((values == np.round(values)).all())
     if unit in LINEAR:

@@ -153,8 +153,9 @@ def read_header(path: Path) -> tuple[list[str], str, int]:
     header, first = (next(csv.reader([text], delimiter=delimiter)) for text in (line, second))
     header = [name.strip() for name in header]
     if len(first) == len(header) + 1:
-        if header[0].lower() in (*ROW_NAMES, "slide_id"):
-            # Taken for R's table, every cell of every row would move by one column.
+        # Taken for R's table, every cell of every row would move by one column. R names its first column, and ends no
+        # line in a delimiter.
+        if header[0].lower() in ("", *ROW_NAMES, "slide_id") or not first[-1].strip():
             raise HistillError(
                 f"{path}: the first row has {len(first)} cells, the header {len(header)}",
                 mend="give every column a name, and remove delimiters at the ends of lines",

@@ -49,6 +49,9 @@ def detect(path: str, values: np.ndarray, setting: str = "auto", stated: Finding
     if low < 0:
         return _of_negative(path, some, low, high)
     if (some == np.round(some)).all():
+        if np.allclose(some.sum(axis=1), 1e6, rtol=MILLION_TOLERANCE):
+            text = "all values are whole numbers, and every sample sums to one million"
+            raise _unsure(path, text, "tpm if they are rounded, counts if they are reads")
         if high >= MIN_COUNT_HIGH:
             return Finding("counts", "detected", f"all values are whole numbers from {low:g} to {high:g}")
         raise _unsure(path, f"all values are whole numbers, but none is above {high:g}", "counts if they are reads")
@@ -59,7 +62,8 @@ def detect(path: str, values: np.ndarray, setting: str = "auto", stated: Finding
         return Finding("tpm", "detected", "every sample sums to one million")
     whole = float((some == np.round(some))[some > 0].mean())
     text = f"values are from {low:g} to {high:g}, {whole:.0%} of those above 0 are whole numbers"
-    if whole >= WHOLE_SHARE:
+    # Below, whole numbers among fractions may be thousands that are written with a point.
+    if whole >= WHOLE_SHARE and high >= MIN_COUNT_HIGH:
         return Finding("counts", "detected", f"{text}, as of estimated counts")
     raise _unsure(path, text, "fpkm, tpm (of a selection of genes), or counts")
 
