@@ -52,9 +52,8 @@ class Job:
         Field -> why it could not be read.
     notes
         What the reader had to say.
-    figures
-        `seconds`; if tiles were encoded also `tiles_per_second`, `encoder_busy` (share of the time) and `queue_depth`
-        (batches), of this slide.
+    seconds
+        From the first batch that holds it to its store.
     """
 
     slide_id: str
@@ -64,7 +63,7 @@ class Job:
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     unreadable: dict[int, SlideError] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    figures: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
 
     def close(self) -> None:
         """Let go of its stores; a later run goes on with what is in them."""
@@ -125,7 +124,7 @@ class Engine:
         self._threads, self._limits = threads, limits
         self._place = 0
         self._open: dict[str, Job] = {}
-        self._clocks: dict[str, _Clock] = {}
+        self._began: dict[str, float] = {}
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Job]:
         """Yield every job when it is done or has failed, in order. Jobs are taken when there is room to read them."""
@@ -164,17 +163,12 @@ class Engine:
                     pieces.append(self._receive(live))
                 if not pieces and not live:
                     return
-                self._note_depth(self._ring.filled(number), pieces)
+                self._progress.waiting(self._ring.filled(number))
                 yield number, pieces
                 self._ring.free(number)
         finally:
             for one in live:
                 _end(one)
-
-    def _note_depth(self, depth: float, pieces: list[_Piece]) -> None:
-        self._progress.waiting(depth)
-        for piece in pieces:
-            self._clocks[piece.job.slide_id].depths.append(depth)
 
     def _start(self, live: deque[_Reading], jobs: Iterator[Job]) -> None:
         """Begin to read what there is room for."""
@@ -185,7 +179,7 @@ class Engine:
                 return
             self._open[job.slide_id] = job
             start, stop = job.fields()
-            self._progress.tiles_done(TILES * start)
+            self._progress.tiles_stored(TILES * start)
             cut = reading.parts(start, stop, self._place, self._ring.fields)
             self._place += stop - start
             options = {"threads": self._threads, "limits": self._limits}
@@ -196,8 +190,7 @@ class Engine:
         """The next part of the slide in front, once it has been read."""
         one, part = live[0], None
         job = one.job
-        if job.slide_id not in self._clocks:
-            self._clocks[job.slide_id] = _Clock(self._encode.busy_seconds)
+        self._began.setdefault(job.slide_id, time.monotonic())
         try:
             if one.parts and job.error is None:
                 part = one.parts.popleft()
@@ -225,7 +218,7 @@ class Engine:
                 job.error = error
             if last:
                 self._open.pop(job.slide_id).close()
-                job.figures = self._clocks.pop(job.slide_id).figures(self._encode.busy_seconds)
+                job.seconds = time.monotonic() - self._began.pop(job.slide_id)
                 yield job
 
     def _write(self, job: Job, part: Part, features: dict[str, dict[str, np.ndarray]]) -> None:
@@ -237,9 +230,7 @@ class Engine:
             _check_numbers(encoder, features[encoder], len(rows))
             writer.write("10x", rows, features[encoder]["10x"][places])
             writer.write("20x", _children(rows), features[encoder]["20x"][_children(places)])
-        tiles = TILES * len(readable)
-        self._clocks[job.slide_id].tiles += tiles
-        self._progress.tiles_done(tiles)
+        self._progress.tiles_done(TILES * len(readable))
 
     def _finish(self, job: Job) -> None:
         number = len(job.source.boxes)
@@ -249,26 +240,6 @@ class Engine:
             problem = f"none of its {number} fields can be read; the last one: {error.message}"
             raise SlideError(problem, mend=error.mend) from error
         job.records |= {encoder: writer.finish() for encoder, writer in job.writers.items()}
-
-
-class _Clock:
-    """Time and tiles of one slide."""
-
-    def __init__(self, busy: float):
-        self._start, self._busy = time.monotonic(), busy
-        self.tiles = 0
-        self.depths: list[float] = []
-
-    def figures(self, busy: float) -> dict[str, float]:
-        seconds = max(time.monotonic() - self._start, 1e-9)
-        if not self.tiles:
-            return {"seconds": round(seconds, 3)}
-        return {
-            "seconds": round(seconds, 3),
-            "tiles_per_second": round(self.tiles / seconds, 1),
-            "encoder_busy": round(min(1.0, (busy - self._busy) / seconds), 3),
-            "queue_depth": round(sum(self.depths) / max(1, len(self.depths)), 2),
-        }
 
 
 def _check_numbers(encoder: str, vectors: dict[str, np.ndarray], rows: int) -> None:

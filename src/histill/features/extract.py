@@ -26,7 +26,7 @@ from histill.features.fields import no_fields, read_fields
 from histill.features.lock import StoreBusyError
 from histill.features.store import store_path, verify
 from histill.magnifications import MAGNIFICATIONS
-from histill.provenance import EMPTY, Receipt, file_digest, read_json, tree_digest
+from histill.provenance import EMPTY, Receipt, file_digest, read_json
 from histill.slides import tile
 from histill.slides.readers import open_slide
 from histill.stages import recipe
@@ -68,7 +68,7 @@ def run(
         for one in chosen:
             with one.writer(results, slide, no_fields(), None) as writer:
                 record = writer.finish()
-            _note(receipt, results, one, record)
+            _note(receipt, one, record)
 
     return run_together(
         "features",
@@ -122,9 +122,12 @@ def _work(
         finished = stack.enter_context(closing(engine.run(jobs())))
         for (slide, receipt), job in zip(todo, finished, strict=True):
             if job.error is None:
-                _fill(receipt, job, slide, chosen, results)
+                _fill(receipt, job, slide, chosen)
                 receipt.warnings += encode.warnings
-            receipt.seconds = job.figures["seconds"]
+                if job.writers:
+                    figures = progress.figures()
+                    receipt.info |= {key: figures[key] for key in ("tiles_per_second", "encoder_busy", "queue_depth")}
+            receipt.seconds = job.seconds
             progress.slide_done()
             yield slide, receipt, job.error
 
@@ -180,14 +183,13 @@ def _complete(path: Path, key: str) -> dict[str, Any] | None:
     return record if record.get("key") == key else None
 
 
-def _fill(receipt: Receipt, job, slide: Slide, chosen: list[Chosen], results: Path) -> None:
+def _fill(receipt: Receipt, job, slide: Slide, chosen: list[Chosen]) -> None:
     for one in reversed(chosen):  # the first one's counts stand
-        _note(receipt, results, one, job.records[one.name])
+        _note(receipt, one, job.records[one.name])
     receipt.info = {"encoder": chosen[0].name, "dim": chosen[0].recipe.dim, "patient_id": slide.patient_id}
     if len(chosen) > 1:
         receipt.info["also"] = [one.name for one in chosen[1:]]
     receipt.info["stain_normalisation"] = chosen[0].stain
-    receipt.info |= {key: value for key, value in job.figures.items() if key != "seconds"}
     receipt.warnings = [line for one in chosen for line in one.off_recipe] + job.notes
     rows = sum(receipt.counts[name] for name in MAGNIFICATIONS)
     if rows == 0:
@@ -197,9 +199,9 @@ def _fill(receipt: Receipt, job, slide: Slide, chosen: list[Chosen], results: Pa
         receipt.warnings.append(f"{receipt.counts['unreadable']} of {rows} tiles could not be read")
 
 
-def _note(receipt: Receipt, results: Path, one: Chosen, record: dict[str, Any]) -> None:
+def _note(receipt: Receipt, one: Chosen, record: dict[str, Any]) -> None:
     """Output and counts of a store."""
     path = store_path(one.name, receipt.slide)
-    receipt.outputs[path] = tree_digest(results / path)
+    receipt.outputs[path] = record["digest"]
     receipt.counts = {name: record["groups"][name]["rows"] for name in MAGNIFICATIONS}
     receipt.counts["unreadable"] = sum(group["rows"] - group["valid"] for group in record["groups"].values())

@@ -126,6 +126,11 @@ class Progress:
         with self._counting:
             self._now = self._now._replace(tiles=self._now.tiles + count)
 
+    def tiles_stored(self, count: int) -> None:
+        """Leave out tiles that an earlier run has stored: they are not to be done."""
+        with self._counting:
+            self._tiles -= count
+
     def busy(self, seconds: float) -> None:
         """Note how long the encoder has been at work: the seconds in all so far."""
         with self._counting:

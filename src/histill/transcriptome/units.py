@@ -5,15 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from histill.errors import HistillError
+from histill.transcriptome.normalise import LOGGED_BELOW, MILLION_TOLERANCE
 from histill.transcriptome.read import Finding
 
 UNITS = ("counts", "log2_counts", "tpm", "fpkm", "log", "zscore")
 SAMPLES = 128  # looked at, evenly spaced
-MILLION_TOLERANCE = 0.01
-LOGGED_BELOW = 50.0  # no log2 of an expression value is above; no table of counts, TPM or FPKM stays below
 MIN_LOG_HIGH = 8.0  # highest value of a table of logarithms
 MIN_COUNT_HIGH = 1000.0  # highest value of a table of counts
-WHOLE_SHARE = 0.3  # of RSEM's and salmon's counts above 0, whole numbers are more; of FPKM they are next to none
+SURE_WHOLE_SHARE = 0.3  # of RSEM's and salmon's counts above 0, whole numbers are more; of FPKM they are next to none
 NEAR_WHOLE = 0.01
 FLOOR_SHARE = 0.005  # values equal to the lowest one: zeros of a logarithm with an offset below 1
 MAX_LOG_TOTAL = 3e6  # sums of FPKM and TPM are below; of counts, above
@@ -63,7 +62,7 @@ def detect(path: str, values: np.ndarray, setting: str = "auto", stated: Finding
     whole = float((some == np.round(some))[some > 0].mean())
     text = f"values are from {low:g} to {high:g}, {whole:.0%} of those above 0 are whole numbers"
     # Below, whole numbers among fractions may be thousands that are written with a point.
-    if whole >= WHOLE_SHARE and high >= MIN_COUNT_HIGH:
+    if whole >= SURE_WHOLE_SHARE and high >= MIN_COUNT_HIGH:
         return Finding("counts", "detected", f"{text}, as of estimated counts")
     raise _unsure(path, text, "fpkm, tpm (of a selection of genes), or counts")
 
