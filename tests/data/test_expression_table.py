@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
+from safetensors.numpy import load, save
 
 from histill.config import complete
+from histill.data.expression import ExpressionTransform
 from histill.data.expression_table import ExpressionTable
 from histill.errors import HistillError
 from histill.transcriptome import stage
@@ -75,3 +79,42 @@ def test_an_unknown_batch_column_is_named(results, given):
     with pytest.raises(HistillError, match="has no column 'plat'") as error:
         ExpressionTable.read(results, options)
     assert "transcriptome.transform.batch.column" in error.value.mend
+
+
+def test_a_table_of_another_scale_is_refused():
+    """Values of FPKM on a model of TPM would give a risk as any other."""
+    genes = ["MKI67", "TP53", "TOP2A"]
+    values = np.random.default_rng(0).normal(5, 2, (20, 3))
+    patients = [f"P{row:02d}" for row in range(20)]
+
+    def table(scale):
+        return ExpressionTable(patients, values, genes, scale=scale)
+
+    fitted = ExpressionTransform({"tumor": {"cycle": genes}}).fit(values, genes, scale="log2(TPM + 1)")
+    again = ExpressionTransform.from_state(load(save(fitted.state())))
+    assert again.scale_ == "log2(TPM + 1)"
+    expected = table("log2(TPM + 1)").transformed(patients, again)["tumor"]
+    from_counts = table("log2(TPM + 1), from counts and gene lengths").transformed(patients, again)["tumor"]
+    np.testing.assert_array_equal(from_counts, expected)
+    for scale in ("log2(FPKM + 1)", "log2(CPM + 1)", "z-score, as given", "log, as given"):
+        with pytest.raises(HistillError, match=r"trained on expression as log2\(TPM \+ 1\), and this table") as caught:
+            table(scale).transformed(patients, again)
+        assert "transcriptome.matrix.unit" in caught.value.mend
+
+
+def test_a_checkpoint_that_does_not_say_its_scale_is_refused():
+    genes = ["MKI67", "TP53"]
+    state = ExpressionTransform({"tumor": {"cycle": genes}}).fit(np.eye(2), genes).state()
+    meta = json.loads(bytes(state["meta"]))
+    del meta["scale"]
+    state["meta"] = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
+    with pytest.raises(HistillError, match="does not say which scale") as caught:
+        ExpressionTransform.from_state(state)
+    assert caught.value.mend == "train the model again"
+
+
+def test_the_scale_of_a_table_is_that_of_its_values(tmp_path):
+    record = {"unit": "counts", "scale": "log2(CPM + 1)"}
+    stage.write(tmp_path / stage.OUTPUT, X, ["s1", "s2"], ["P2", "P1"], GENES, record, counts=COUNTS)
+    assert ExpressionTable.read(tmp_path, settings(tmp_path)).scale == "log2(CPM + 1)"
+    assert ExpressionTable.read(tmp_path, settings(tmp_path, normalisation="tmm")).scale == "counts"

@@ -67,6 +67,16 @@ def test_every_shipped_set_states_its_licence(name):
         assert any(licence in line.split("\t")[1] for licence in ("CC0-1.0", "CC BY 4.0"))
 
 
+def test_sets_under_an_attribution_licence_are_in_the_notice(root):
+    lines = {name: (SHIPPED / f"{name}.gmt").read_text().splitlines() for name in FILES}
+    attributed = {name for name, sets in lines.items() if any("CC BY" in line.split("\t")[1] for line in sets)}
+    assert attributed == {"hallmark", "families"}
+    notice = (root / "NOTICE").read_text()
+    for name in attributed:
+        assert f"resources/gene_sets/{name}.gmt" in notice
+    assert "https://creativecommons.org/licenses/by/4.0/" in notice
+
+
 def test_families_hold_their_best_known_members():
     sets = shipped("families")
     known = {

@@ -360,3 +360,17 @@ def test_real_names_are_listed_and_few_are_lost(brca):
     assert (table["reason"][table["fate"] == "dropped"] != "").all()
     lost = table["fate"] == "dropped"
     assert values[lost.to_numpy()].sum() < 0.005 * values.sum()
+
+
+@pytest.mark.parametrize("setting", ["auto", "symbol"])
+@pytest.mark.parametrize("spelt", [str.capitalize, str.lower])
+def test_symbols_of_another_species_are_refused(setting, spelt):
+    names = [spelt(name) for name in ("EGFR", "MYC", "CD8A", "COL1A1", "VEGFA", "KRAS")] + ["Trp53"]
+    with pytest.raises(HistillError, match="6 of 7 gene names are human symbols only in capitals") as caught:
+        kind("x", names, setting)
+    assert "orthologues" in caught.value.mend
+
+
+def test_a_few_small_letters_are_no_other_species():
+    names = ["EGFR", "MYC", "CD8A", "COL1A1", "C1orf112", "Vegfa", "Kras"]
+    assert kind("x", names, "symbol").by == "config"

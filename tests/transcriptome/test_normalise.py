@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -166,3 +168,42 @@ def test_log_tpm_of_a_real_cohort_is_no_table_of_counts(coadread):
     assert check_unit("rna.csv", values, "log", samples, genes) == []
     with pytest.raises(HistillError, match=r"values are negative.*does not hold unit 'counts'"):
         check_unit("rna.csv", values, "counts", samples, genes)
+
+
+def whole_warnings(values):
+    samples, genes = [f"S{row}" for row in range(len(values))], [f"G{column}" for column in range(values.shape[1])]
+    return check_unit("x", values, "counts", samples, genes)
+
+
+@pytest.fixture(scope="module")
+def many():
+    """Counts of 12 samples, 6,000 genes, 3 to 8 million reads."""
+    rng = np.random.default_rng(3)
+    means = np.exp(rng.normal(3, 2.5, 6000))
+    depth = rng.uniform(3e6, 8e6, (12, 1))
+    return rng.poisson(means / means.sum() * depth).astype(np.float64)
+
+
+def test_whole_numbers_that_look_normalised_are_told(many):
+    lengths = np.random.default_rng(4).uniform(0.3, 9, 6000)
+    fpkm = np.round(many / lengths / many.sum(axis=1, keepdims=True) * 1e6)
+    rate = many / lengths
+    tpm = np.round(rate / rate.sum(axis=1, keepdims=True) * 1e6)
+    intensity = many + 40
+    trimmed = np.sort(intensity, axis=1)[:, 120:-120].mean(axis=1, keepdims=True)
+    for values, why in (
+        (fpkm, r"sums to [\d,]+, few reads for 6,000 genes"),
+        (tpm, "every sample has the same sum, "),
+        (np.round(intensity / trimmed * 500), "same mean without its highest and lowest values, 500"),
+        (np.hstack([many, many, many]) + 1, "all 18,000 genes are above 0 in all samples"),
+        (np.round(many / np.quantile(many, 0.75, axis=1, keepdims=True) * 1000), "same upper quartile, 1,000"),
+    ):
+        [text] = whole_warnings(values)
+        assert re.search(why, text), text
+        assert "transcriptome.matrix.unit" in text
+
+
+def test_counts_are_not_told(many):
+    assert whole_warnings(many) == []
+    assert whole_warnings(many[:1]) == []
+    assert whole_warnings(np.random.default_rng(0).poisson(3, (5, 200)).astype(float)) == []

@@ -217,3 +217,56 @@ def test_parquet_of_any_type_in_batches(tmp_path, rows):
     expected = frame[["A", "B", "C", "D"]].astype("float32").to_numpy()
     np.testing.assert_array_equal(table.values, expected)
     assert table.rows == frame["s"].tolist()
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+def test_a_header_that_begins_like_a_comment(tmp_path, delimiter):
+    path = tmp_path / "x.txt"
+    path.write_text(text(["# made by hand, long ago", "#sample_id,TP53,MYC,EGFR", *LINES[1:]], delimiter))
+    check(path)
+
+
+def test_a_comment_with_delimiters_is_no_header(tmp_path):
+    (tmp_path / "x.csv").write_text(text(["#from,some,other,place", *LINES]))
+    check(tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize("name", ["x.gct", "x.txt"])
+def test_gct(tmp_path, name):
+    lines = ["#1.2", "2\t2", "Name\tDescription\tS1\tS2", "ENSG1.5\tTP53\t1\t2.5", "ENSG2.1\tMYC\t3\t4"]
+    (tmp_path / name).write_text("\n".join(lines) + "\n")
+    table = load(tmp_path / name)
+    assert (table.rows, table.columns, table.left_out) == (["ENSG1.5", "ENSG2.1"], ["S1", "S2"], ["Description"])
+    assert table.values.tolist() == [[1, 2.5], [3, 4]]
+
+
+def test_ids_written_as_fractions_are_those_of_parquet(tmp_path):
+    frame = pd.DataFrame({"sample_id": ["a", "b", "c"], "patient_id": [1.0, 22.0, 1.0], "TP53": [1, 2, 3]})
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    frame.to_parquet(tmp_path / "x.parquet")
+    assert load(tmp_path / "x.csv").patients == load(tmp_path / "x.parquet").patients == ["1", "22", "1"]
+    (tmp_path / "y.csv").write_text("sample_id,patient_id,TP53\na,1.0,1\nb,P2,2\n")
+    assert load(tmp_path / "y.csv").patients == ["1.0", "P2"]
+
+
+def test_gct_with_annotations_is_refused(tmp_path):
+    (tmp_path / "x.gct").write_text("#1.3\n1\t1\t1\t0\nid\tDescription\tS1\nTP53\tx\t4\n")
+    with pytest.raises(HistillError, match=r"is GCT 1.3") as caught:
+        load(tmp_path / "x.gct")
+    assert "GCT 1.2" in caught.value.mend
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "gene_id gene_name gene_type unstranded stranded_first stranded_second tpm_unstranded",
+        "target_id length eff_length est_counts tpm",
+        "Name Length EffectiveLength TPM NumReads",
+        "gene_id transcript_id(s) length effective_length expected_count TPM FPKM",
+    ],
+)
+def test_a_file_of_one_sample_is_no_table(tmp_path, header):
+    (tmp_path / "x.tsv").write_text(header.replace(" ", "\t") + "\n" + "\t".join("1" * len(header.split())) + "\n")
+    with pytest.raises(HistillError, match="holds one sample") as caught:
+        load(tmp_path / "x.tsv")
+    assert "folder" in caught.value.mend

@@ -129,3 +129,15 @@ def test_bad_sheets(tmp_path, text, message):
     with pytest.raises(HistillError, match=message) as caught:
         read_sheet(tmp_path / "s.csv")
     assert caught.value.mend
+
+
+@pytest.mark.parametrize("analyte", ["D", "W", "G", "X"])
+def test_portions_of_dna_are_left_out(analyte):
+    dna, rna = f"TCGA-AA-0001-01A-11{analyte}-A115-01", "TCGA-AA-0001-01A-11R-A115-07"
+    later = "TCGA-AA-0001-01B-11R-A115-07"
+    kept, patients, dropped = choose_tumours("x", [dna, rna])
+    assert (kept, patients) == ([1], ["TCGA-AA-0001"])
+    assert dropped == {dna: f"is a portion of DNA (analyte {analyte})"}
+    assert choose_tumours("x", [later, dna])[0] == [0]  # of a later vial, but the only one of RNA
+    with pytest.raises(HistillError, match=f"which is a portion of DNA .analyte {analyte}"):
+        choose_tumours("x", [dna])

@@ -4,7 +4,7 @@ import pytest
 from histill.errors import HistillError
 from histill.transcriptome import normalise
 from histill.transcriptome.read import Finding, load
-from histill.transcriptome.units import counts_of_log2, detect, near_whole
+from histill.transcriptome.units import counts_of_log2, detect, near_whole, odd_offset
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +150,65 @@ def test_real_counts(shared_data):
     values = load(path).values.T
     assert detect(str(path), values).value == "counts"
     assert detect(str(path), np.log2(values + 1)).value == "log2_counts"
+
+
+def shallow(counts):
+    """Counts of some 400,000 reads a sample, at whose depth 2^x - 1 sums to less than any limit."""
+    return np.random.default_rng(1).poisson(counts / 20).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "logged",
+    [
+        lambda counts: np.log2(counts + 1).round(2),
+        lambda counts: np.log2(counts + 0.5),
+        lambda counts: np.log2(counts + 0.01),
+        lambda counts: np.log(counts + 1),
+    ],
+)
+@pytest.mark.parametrize("depth", [lambda counts: counts, shallow])
+def test_logarithms_of_counts_do_not_pass_for_logarithms(counts, logged, depth):
+    with pytest.raises(HistillError, match="numbers one apart") as caught:
+        detect("x", logged(depth(counts)))
+    assert "log2_counts" in caught.value.mend
+    assert "log if library sizes are taken out" in caught.value.mend
+
+
+@pytest.mark.parametrize(
+    "logged",
+    [
+        lambda counts: np.log2(tpm(counts) + 1),
+        lambda counts: np.log2(tpm(counts) + 1).round(2),
+        lambda counts: np.log2(tpm(counts)[:, :1500] + 1),
+        lambda counts: np.log2(tpm(counts) + 0.001),
+        lambda counts: np.log2(tpm(shallow(counts)) + 1),
+        lambda counts: np.log2(tpm(shallow(counts))[:1] + 0.001),
+        lambda counts: np.log(tpm(counts) + 1),
+        lambda counts: np.log2(np.sort(counts, axis=1) + 40.3 * np.arange(1, 41)[:, None]),
+    ],
+)
+def test_logarithms_of_what_is_normalised_stay_logarithms(counts, logged):
+    assert detect("x", logged(counts)).value == "log"
+
+
+def test_whole_numbers_without_a_zero_need_not_be_counts(counts):
+    """log2(count + 2), or microarray intensities that were rounded before the logarithm."""
+    with pytest.raises(HistillError, match="but none is 0") as caught:
+        detect("x", np.log2(counts + 2))
+    assert "log2_counts" in caught.value.mend
+    assert odd_offset(np.log2(np.ones((2, 15_000)) + 2)) == [
+        "no value of log2(count + 1) is 0, the lowest is 1.58496: was another number than 1 added to the counts?"
+    ]
+    assert odd_offset(np.log2(counts + 1)) == odd_offset(np.full((2, 9000), 3.0)) == []
+
+
+def test_real_logarithms_are_logarithms(shared_data):
+    path = shared_data / "rna" / "tcga_brca_counts_60.tsv.gz"
+    values = load(path).values.T
+    linear = tpm(values.astype(np.float64))
+    for logged in (np.log2(linear + 1), np.log2(linear + 1).round(2), np.log2(linear + 0.001)):
+        assert detect(str(path), logged).value == "log"
+    small = np.floor(values / 40)
+    for counted in (np.log2(small + 1).round(2), np.log2(small + 0.5), np.log2(values + 0.5)):
+        with pytest.raises(HistillError, match="numbers one apart"):
+            detect(str(path), counted)

@@ -12,6 +12,7 @@ from sklearn.pipeline import Pipeline
 from histill.data.expression_batches import ComBat
 from histill.data.expression_counts import CountNormaliser, log_cpm
 from histill.data.scaling import VarianceFilter, WinsorizedScaler
+from histill.errors import HistillError
 
 GeneSets = dict[str, list[str]]
 
@@ -44,6 +45,8 @@ class ExpressionTransform:
         Subspace -> genes in use, sorted: the order of the columns whatever the order of the input table.
     members_
         Subspace -> gene set -> positions in `genes_`; sets without a gene in use are left out.
+    scale_
+        What the training values were: `counts`, or the scale of the expression file; None where that was not known.
     notes_
         What fitting did to the training patients' values, in sentences: outliers clipped, genes left out.
     """
@@ -66,9 +69,18 @@ class ExpressionTransform:
         self.clip = clip
 
     def fit(
-        self, matrix: np.ndarray, genes: list[str], *, batch: Sequence[str | None] | None = None
+        self,
+        matrix: np.ndarray,
+        genes: list[str],
+        *,
+        batch: Sequence[str | None] | None = None,
+        scale: str | None = None,
     ) -> ExpressionTransform:
-        """Fit on training samples [N, G] with their gene symbols, and their batches where these are corrected."""
+        """Fit on training samples [N, G] with their gene symbols, and their batches where these are corrected.
+
+        `scale` says what the values are; it is kept, so that values of another scale can be refused.
+        """
+        self.scale_ = scale
         known = set(genes)
         self.candidates_ = {
             subspace: sorted({gene for members in sets.values() for gene in members if gene in known})
@@ -121,6 +133,7 @@ class ExpressionTransform:
     def state(self) -> dict[str, np.ndarray]:
         """Fitted arrays; names and memberships travel as JSON text in a byte array."""
         meta = {
+            "scale": self.scale_,
             "candidates": self.candidates_,
             "genes": self.genes_,
             "members": self.members_,
@@ -143,15 +156,26 @@ class ExpressionTransform:
 
     @classmethod
     def from_state(cls, state: dict[str, np.ndarray]) -> ExpressionTransform:
-        """The transform whose `state` this is; it cannot be fitted again, as it has no gene sets."""
+        """The transform whose `state` this is; it cannot be fitted again, as it has no gene sets.
+
+        Raises
+        ------
+        HistillError
+            When it does not say which scale it was fitted on.
+        """
 
         def part(prefix: str) -> dict[str, np.ndarray]:
             return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
         meta = json.loads(bytes(state["meta"]))
+        if "scale" not in meta:
+            raise HistillError(
+                "the model does not say which scale of expression it was trained on", mend="train the model again"
+            )
         options = ("normalisation", "batch", "top_variance", "min_variance", "clip")
         transform = cls({}, **{name: meta[name] for name in options})
         transform.candidates_, transform.genes_, transform.members_ = meta["candidates"], meta["genes"], meta["members"]
+        transform.scale_ = meta["scale"]
         transform.counted_, transform.notes_ = meta["counted"], []
         transform.normaliser_ = CountNormaliser.from_state(part("normaliser.")) if meta["counted"] else None
         transform.combat_ = ComBat.from_state(part("combat.")) if meta["batch"] is not None else None

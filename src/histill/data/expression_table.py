@@ -31,6 +31,8 @@ class ExpressionTable:
         Whether `values` are counts.
     batches
         Patient -> batch, None where it is not known; None where no batch is corrected.
+    scale
+        What `values` are: `counts`, or a scale of `histill.transcriptome.normalise`; None where it is not known.
     """
 
     patients: list[str]
@@ -38,6 +40,7 @@ class ExpressionTable:
     genes: list[str]
     counts: bool = False
     batches: dict[str, str | None] | None = None
+    scale: str | None = None
 
     @classmethod
     def read(cls, results: str | Path, config: dict[str, Any]) -> ExpressionTable:
@@ -48,13 +51,14 @@ class ExpressionTable:
         HistillError
             When counts are asked for and there are none, or no sheet has the batch column.
         """
-        from histill.transcriptome.stage import OUTPUT, by_patient
+        from histill.transcriptome.stage import OUTPUT, by_patient, scale
 
         options = config["transcriptome"]["transform"]
         counts = options["normalisation"] != "none"
-        patients, values, genes = by_patient(Path(results) / OUTPUT, layer="counts" if counts else None)
+        path = Path(results) / OUTPUT
+        patients, values, genes = by_patient(path, layer="counts" if counts else None)
         batches = batch_labels(results, config, patients) if options["batch"]["column"] else None
-        return cls(patients, values, genes, counts, batches)
+        return cls(patients, values, genes, counts, batches, "counts" if counts else scale(path))
 
     def rows(self, patients: list[str]) -> np.ndarray:
         """Values of patients [P, G] in the order asked for."""
@@ -77,6 +81,11 @@ class ExpressionTable:
         HistillError
             When the transform was fitted on another scale, with other corrections, or on other genes altogether.
         """
+        self._check(by)
+        return by.transform(self.rows(patients), self.genes, batch=self.batch(patients))
+
+    def _check(self, by: ExpressionTransform) -> None:
+        """Refuse a transform that was fitted on something else."""
         if (self.counts, self.batches is not None) != (by.normalisation is not None, by.batch is not None):
             raise HistillError(
                 f"the model was trained with normalisation '{by.normalisation or 'none'}' and "
@@ -84,13 +93,22 @@ class ExpressionTable:
                 "something else",
                 mend="train the model again, or predict with the config it was trained with",
             )
+        if None not in (self.scale, by.scale_) and _measure(self.scale) != _measure(by.scale_):
+            raise HistillError(
+                f"the model was trained on expression as {by.scale_}, and this table holds {self.scale}",
+                mend="give a table of that unit (transcriptome.matrix.unit, .count_scale), or train the model again",
+            )
         for subspace, missing in by.missing(self.genes).items():
             if len(missing) == len(by.genes_[subspace]):
                 raise HistillError(
                     f"the expression table has none of the {len(missing)} {subspace} genes that the model reads",
                     mend="give a table with HGNC symbols of the genes it was trained on, or train it again",
                 )
-        return by.transform(self.rows(patients), self.genes, batch=self.batch(patients))
+
+
+def _measure(scale: str) -> str:
+    """The scale without how it was come by: TPM of salmon, and TPM from counts and gene lengths, are one."""
+    return scale.split(",")[0]
 
 
 def batch_labels(results: str | Path, config: dict[str, Any], patients: list[str]) -> dict[str, str | None]:

@@ -40,6 +40,14 @@ SAMPLE_TYPES = {
 # Primary tumours before recurrences before metastases.
 PREFERENCE = ("01", "03", "09", "05", "02", "04", "40", "06", "07", "08")
 ANALYTES = "HRT"  # RNA analytes as Broad's Firehose ranks them
+DNA = "DGWX"  # DNA, and DNA that was amplified as a whole
+
+
+def clean(samples: list[str]) -> pandas.Series:
+    """Barcodes with dashes and in capitals, whatever R or a file system made of them."""
+    import pandas
+
+    return pandas.Series(samples, dtype=str).str.replace(".", "-", regex=False).str.upper()
 
 
 def parse(path: str, samples: list[str]) -> pandas.DataFrame:
@@ -58,10 +66,7 @@ def parse(path: str, samples: list[str]) -> pandas.DataFrame:
     HistillError
         When a name is no barcode.
     """
-    import pandas
-
-    clean = pandas.Series(samples, dtype=str).str.replace(".", "-", regex=False).str.upper()
-    table = clean.str.extract(f"^{BARCODE}$")
+    table = clean(samples).str.extract(f"^{BARCODE}$")
     wrong = table["patient"].isna()
     if wrong.any():
         raise HistillError(
@@ -81,10 +86,7 @@ def replicate_order(samples: list[str]) -> list[tuple]:
 
     Names that are no barcodes sort by name, behind the barcodes.
     """
-    import pandas
-
-    clean = pandas.Series(samples, dtype=str).str.replace(".", "-", regex=False).str.upper()
-    table = clean.str.extract(f"^{BARCODE}$").fillna("")
+    table = clean(samples).str.extract(f"^{BARCODE}$").fillna("")
     analyte = table["analyte"].map(lambda letter: ANALYTES.find(letter) if letter in ANALYTES else len(ANALYTES))
     keys = zip(table["patient"] == "", analyte, table["portion"], table["plate"], samples, strict=True)
     # Text sorts upwards; its complement sorts the highest portion and plate first.

@@ -42,6 +42,7 @@ def resolve(
     annotation: pandas.Series | None = None,
     keep_unknown: bool = False,
     empty: Sequence[int] = (),
+    repeated: Sequence[int] = (),
 ) -> pandas.DataFrame:
     """Current HGNC symbol of each name.
 
@@ -57,6 +58,8 @@ def resolve(
         Keep symbols that HGNC does not know under the name they have, instead of dropping them.
     empty
         Positions of names without any value, which are dropped.
+    repeated
+        Positions of names that stand a second time with the same values, which are dropped.
 
     Returns
     -------
@@ -73,9 +76,11 @@ def resolve(
 
     table = lookup(path, names, kind, annotation=annotation, keep_unknown=keep_unknown)
     summary = table["given"].str.fullmatch(SUMMARY)
-    missing = pandas.Series(np.isin(np.arange(len(table)), np.asarray(empty, dtype=int)))
-    table.loc[summary | missing, ["symbol", "found"]] = ""
-    _fates(table, summary, missing)
+    missing, twice = (
+        pandas.Series(np.isin(np.arange(len(table)), np.asarray(rows, dtype=int))) for rows in (empty, repeated)
+    )
+    table.loc[summary | missing | twice, ["symbol", "found"]] = ""
+    _fates(table, summary, missing, twice)
     if not (table["symbol"] != "").any():
         raise HistillError(
             f"{path}: none of its {len(names)} gene names leads to an HGNC symbol, such as {names[0]!r}",
@@ -206,7 +211,7 @@ def _check_pairs(path: str, table: pandas.DataFrame, symbols: pandas.Series) -> 
         )
 
 
-def _fates(table: pandas.DataFrame, summary: pandas.Series, missing: pandas.Series) -> None:
+def _fates(table: pandas.DataFrame, summary: pandas.Series, missing: pandas.Series, twice: pandas.Series) -> None:
     """Fill `fate` and `reason`, and empty the symbols of dropped names."""
     ambiguous = table["found"] == "ambiguous"
     candidates = table["symbol"].str.replace(SEPARATOR, ", ", regex=False)
@@ -220,6 +225,7 @@ def _fates(table: pandas.DataFrame, summary: pandas.Series, missing: pandas.Seri
     cases = [
         (summary, "counts reads of no gene"),
         (missing, "missing in every sample"),
+        (twice, "is written twice, with the same values"),
         (table["given"].str.strip().isin(["", "?"]), "has no name"),
         (ambiguous, "could be any of " + candidates),
         (beaten, "the table holds " + candidates + " under a surer name"),

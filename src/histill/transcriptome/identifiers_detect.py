@@ -97,9 +97,11 @@ def kind(path: str, names: list[str], setting: str = "auto") -> Finding:
     """
     import pandas
 
+    distinct = pandas.Series(names, dtype=str).drop_duplicates()
+    if setting in ("auto", "symbol"):
+        _check_capitals(path, distinct)
     if setting != "auto":
         return Finding(setting, "config", "transcriptome.matrix.ids")
-    distinct = pandas.Series(names, dtype=str).drop_duplicates()
     foreign = distinct[distinct.str.fullmatch(OTHER_ENSEMBL) & ~distinct.str.fullmatch(ENSEMBL)]
     if len(foreign) > (1 - CERTAIN) * len(distinct):
         raise HistillError(
@@ -118,3 +120,15 @@ def kind(path: str, names: list[str], setting: str = "auto") -> Finding:
             mend=f"set transcriptome.matrix.ids to one of {', '.join(KINDS)}",
         )
     return Finding(best, "detected", f"of {len(distinct)} names: {text}")
+
+
+def _check_capitals(path: str, distinct: pandas.Series) -> None:
+    """Refuse names of which most are human symbols only when they are written in capitals, as those of mice are."""
+    human = identifiers_table.index("current").index
+    small = distinct[~distinct.isin(human) & distinct.str.upper().isin(human)]
+    if len(small) > KNOWN_SYMBOLS * len(distinct):
+        raise HistillError(
+            f"{path}: {len(small)} of {len(distinct)} gene names are human symbols only in capitals, such as "
+            f"{small.iloc[0]!r}: they look like those of another species",
+            mend="give human genes, of mouse genes their human orthologues; write human symbols in capitals",
+        )

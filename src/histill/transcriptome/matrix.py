@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,17 @@ import numpy as np
 
 from histill.errors import HistillError
 from histill.provenance import digest, file_digest
-from histill.transcriptome import identifiers, identifiers_dates, identifiers_detect, lengths, normalise, samples, units
+from histill.transcriptome import (
+    identifiers,
+    identifiers_detect,
+    lengths,
+    lost,
+    normalise,
+    read_beside,
+    repeats,
+    samples,
+    units,
+)
 from histill.transcriptome.read import Finding, Table, load
 from histill.transcriptome.read_folder import SHEET_GLOB, find_files, load_folder
 from histill.transcriptome.read_transcripts import to_genes
@@ -19,8 +28,6 @@ from histill.transcriptome.read_transcripts import to_genes
 if TYPE_CHECKING:
     import pandas
 
-FEW_GENES = 5000  # below, counts per million are per million of a selection
-MUCH = 0.05
 SIDE_FILES = ("sheet", "tx2gene", "annotation", "gene_lengths")  # keys of transcriptome.matrix that name files
 
 
@@ -119,20 +126,26 @@ def read(path: str | Path, options: dict[str, Any]) -> Matrix:
         genes = summed.tolist()
     findings["unit"] = units.detect(path, values, options["unit"], findings.get("unit"))
     findings["ids"] = identifiers_detect.kind(path, genes, options["ids"])
-    unit = findings["unit"].value
+    unit, warnings = findings["unit"].value, []
     if unit == "log2_counts":
+        warnings += units.odd_offset(values)
         values, unit = units.counts_of_log2(path, values), "counts"
 
     dropped_samples: dict[str, str] = {}
     if options["patient"] == "tcga":
         kept, patients, dropped_samples = samples.choose_tumours(path, names, tuple(options["sample_types"]))
         values, names = values[kept], [names[index] for index in kept]
+        repeated, said = repeats.barcodes_twice(path, values, names)
+        warnings += said
+        if repeated:
+            values = np.delete(values, repeated, axis=0)
+            names, patients = _without(names, repeated), _without(patients, repeated)
     values, names, patients, replicates = samples.merge_replicates(values, names, patients, options["replicates"])
 
-    measured, empty = _measured(path, values, names, genes)
+    measured, empty, twice = _measured(path, values, names, genes)
     own = values if measured.all() else values[:, measured]
-    warnings = normalise.check_unit(path, own, unit, names, [genes[index] for index in np.flatnonzero(measured)])
-    warnings += _same_twice(values, names)
+    warnings += normalise.check_unit(path, own, unit, names, [genes[index] for index in np.flatnonzero(measured)])
+    warnings += repeats.samples_alike(values, names) + repeats.warning(values, genes, twice)
     # Reads of genes without a symbol were sequenced too.
     library = own.sum(axis=1, dtype=np.float64) if unit == "counts" else None
     mapping = identifiers.resolve(
@@ -142,13 +155,16 @@ def read(path: str | Path, options: dict[str, Any]) -> Matrix:
         annotation=identifiers.read_annotation(options["annotation"]) if options["annotation"] else None,
         keep_unknown=options["unknown_genes"] == "keep",
         empty=empty,
+        repeated=twice,
     )
+    if unit in normalise.LINEAR:
+        warnings += lost.to_unknown_names(path, own, names, mapping[measured])
     long = None
     if unit == "counts" and options["gene_lengths"]:
         long = _lengths(options["gene_lengths"], mapping, findings["ids"].value)
     values, symbols = identifiers.merge(values, mapping, average=unit not in normalise.LINEAR)
-    warnings += _lost(own, values, unit, mapping)
-    if unit == "counts" and len(symbols) < FEW_GENES:
+    warnings += lost.warnings(own, values, unit, mapping)
+    if unit == "counts" and len(symbols) < normalise.FEW_GENES:
         warnings.append(f"counts per million of {len(symbols)} genes only: give all genes, or TPM")
     return Matrix(
         values, names, patients, symbols, unit, library, long, mapping, findings, dropped_samples, replicates, warnings
@@ -167,10 +183,21 @@ def _oriented(path: str, table: Table, options: dict[str, Any]) -> tuple[np.ndar
         axis = identifiers_detect.genes_axis(path, table.rows, table.columns, options["genes"])
         table.findings["genes"] = axis
     values, names, genes = table.values, table.rows, table.columns
+    left_out = table.left_out
     if table.findings["genes"].value == "rows":
         if table.patients is not None:
             raise HistillError(f"{path}: genes are rows, but there is a column patient_id", mend="remove that column")
         values, names, genes = table.values.T, table.columns, table.rows
+        beside = read_beside.beside_genes(names, values)
+        left_out = left_out + [names[index] for index in beside]
+        values, names = np.delete(values, beside, axis=0) if beside else values, _without(names, beside)
+    elif not Path(path).is_dir():
+        beside = read_beside.beside_samples(genes, values)
+        left_out = left_out + [genes[index] for index in beside]
+        values, genes = np.delete(values, beside, axis=1) if beside else values, _without(genes, beside)
+    if left_out:
+        evidence = "columns that describe genes or patients, or number the rows; rename one that is a sample or a gene"
+        table.findings["left_out"] = Finding(", ".join(left_out), "detected", evidence)
     seen: set[str] = set()
     twice = sorted({name for name in names if name in seen or seen.add(name)})
     if twice and options["patient"] == "same":
@@ -181,41 +208,22 @@ def _oriented(path: str, table: Table, options: dict[str, Any]) -> tuple[np.ndar
     return values, names, table.patients or names, genes
 
 
-def _same_twice(values: np.ndarray, names: list[str]) -> list[str]:
-    """A warning for each sample that repeats another's values: one patient under two names is in two folds."""
-    first: dict[bytes, str] = {}
-    warnings = []
-    for name, row in zip(names, values, strict=True):
-        other = first.setdefault(hashlib.sha256(np.ascontiguousarray(row)).digest(), name)
-        if other != name:
-            warnings.append(f"samples '{other}' and '{name}' have the same values: are they of one patient?")
-    return warnings
+def _without(names: list[str], positions: list[int]) -> list[str]:
+    return [name for index, name in enumerate(names) if index not in set(positions)] if positions else names
 
 
-def _measured(path: str, values: np.ndarray, names: list[str], genes: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Which names are genes with values (boolean), and the positions of genes without any."""
+def _measured(
+    path: str, values: np.ndarray, names: list[str], genes: list[str]
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Which names are genes with values (boolean); the positions of genes without any, and of those written twice."""
     measured = np.ones(len(genes), dtype=bool)
     measured[identifiers_detect.summary_lines(genes)] = False
     lines = np.flatnonzero(measured)
     own = values if measured.all() else values[:, measured]
     empty = lines[normalise.missing_genes(path, own, names, [genes[index] for index in lines])]
-    measured[empty] = False
-    return measured, empty
-
-
-def _lost(own: np.ndarray, kept: np.ndarray, unit: str, mapping: pandas.DataFrame) -> list[str]:
-    """Warnings about what the names have cost: expression of dropped genes, and dates."""
-    warnings = []
-    if unit in normalise.LINEAR:
-        share = 1 - kept.sum(dtype=np.float64) / own.sum(dtype=np.float64)
-        if share > MUCH:
-            warnings.append(f"{share:.0%} of the expression is of names that lead to no symbol")
-    dates = mapping["given"][identifiers_dates.are_dates(mapping["given"])]
-    if len(dates):
-        warnings.append(
-            f"{len(dates)} genes are named like dates, such as '{dates.iloc[0]}': a spreadsheet changed them"
-        )
-    return warnings
+    repeated = [index for index in repeats.genes_written_twice(values, genes) if measured[index]]
+    measured[empty] = measured[repeated] = False
+    return measured, empty, repeated
 
 
 def _lengths(path: str, mapping: pandas.DataFrame, kind: str) -> np.ndarray:

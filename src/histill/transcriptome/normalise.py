@@ -33,6 +33,11 @@ MILLION_TOLERANCE = 0.01
 FLAT_GENES = 20  # so many never have one value by chance
 WHOLE_SHARE = 0.05  # of RSEM's and salmon's counts above 0, far more are whole: genes of one transcript
 SAME = 1e-3  # relative spread of library sizes that differ by rounding only
+MIN_SAME = 100.0  # quartiles of whole numbers below are alike by chance
+TRIM = 0.02  # MAS5 scales the mean without so many of the highest and lowest values to one number
+FEW_GENES = 5000  # a table with fewer is a selection
+MOST_GENES = 15_000  # no tissue expresses so many in every sample
+FEW_READS = 1e6  # in a table of all genes; FPKM and TPM sum to less
 _ROWS = 256  # samples at a time
 
 
@@ -140,15 +145,19 @@ def _check_totals(
     if unit == "tpm" and totals.max() > 1e6 * (1 + MILLION_TOLERANCE):
         sample = samples[int(totals.argmax())]
         raise refuse(f"sample '{sample}' sums to {totals.max():,.0f}, and TPM sums to one million", "counts or fpkm")
-    if unit != "counts" and whole:
-        return [
-            f"all values are whole numbers: if they are read counts, transcriptome.matrix.unit is counts, not {unit}"
-        ]
-    if unit != "counts" or whole:
-        return []
+    if unit != "counts":
+        text = "all values are whole numbers: if they are read counts, transcriptome.matrix.unit is counts, not "
+        return [text + unit] if whole else []
+    scaled = _scaled(values, totals, whole)
+    if whole:
+        return _odd_whole(values, totals, scaled)
     if np.allclose(totals, 1e6, rtol=MILLION_TOLERANCE):
         raise refuse("every sample sums to one million and values are fractions", "tpm")
-    _check_scaled(values, totals, refuse)
+    if scaled:
+        raise refuse(
+            f"{scaled}, and values are fractions: it is normalised",
+            "fpkm, which is only log-transformed, or give the raw counts",
+        )
     some = values[:_ROWS]
     share = float((some == np.round(some))[some > 0].mean())
     if share < WHOLE_SHARE:
@@ -159,20 +168,34 @@ def _check_totals(
     return []
 
 
-def _check_scaled(values: np.ndarray, totals: np.ndarray, refuse: Callable[[str, str], HistillError]) -> None:
-    """Refuse fractions with one total, or one upper quartile, in all samples: they were scaled to it."""
-    some = values[:_ROWS].astype(np.float64)
-    quartiles = {
+def _odd_whole(values: np.ndarray, totals: np.ndarray, scaled: str | None) -> list[str]:
+    """Warnings about whole numbers that look like rounded TPM, FPKM or intensities."""
+    said = "if they are rounded TPM, FPKM or intensities of a microarray, say so in transcriptome.matrix.unit"
+    if scaled:
+        return [f"{scaled}, which raw counts seldom have: {said}"]
+    middle = float(np.median(totals))
+    if middle < FEW_READS and values.shape[1] >= FEW_GENES:
+        return [f"the median sample sums to {middle:,.0f}, few reads for {values.shape[1]:,} genes: {said}"]
+    if values.min() > 0 and values.shape[1] >= MOST_GENES:
+        return [f"all {values.shape[1]:,} genes are above 0 in all samples, which counts seldom are: {said}"]
+    return []
+
+
+def _scaled(values: np.ndarray, totals: np.ndarray, whole: bool) -> str | None:
+    """What is one number in all samples, in words: they were scaled to it."""
+    some = np.sort(values[:_ROWS].astype(np.float64), axis=1)
+    cut = int(TRIM * some.shape[1])
+    found = {
         "sum": totals,
         "upper quartile": np.quantile(some, 0.75, axis=1),
         "upper quartile of genes above 0": np.nanquantile(np.where(some > 0, some, np.nan), 0.75, axis=1),
+        "mean without its highest and lowest values": some[:, cut : some.shape[1] - cut].mean(axis=1),
     }
-    for name, found in quartiles.items():
-        if len(found) > 2 and found.min() > 0 and np.ptp(found) < SAME * found.max():
-            raise refuse(
-                f"every sample has the same {name}, {found.mean():,.6g}, and values are fractions: it is normalised",
-                "fpkm, which is only log-transformed, or give the raw counts",
-            )
+    least, error = (MIN_SAME, 1.0) if whole else (0.0, 0.0)
+    for name, own in found.items():
+        if len(own) > 2 and own.min() > least and np.ptp(own) <= max(SAME * own.max(), error):
+            return f"every sample has the same {name}, {own.mean():,.6g}"
+    return None
 
 
 def log_scale(

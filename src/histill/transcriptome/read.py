@@ -9,20 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from histill.errors import HistillError
+from histill.transcriptome.read_beside import describes_genes
 from histill.transcriptome.read_columns import ROW_NAMES, read_columns
+from histill.transcriptome.read_layouts import ONE_SAMPLE
 
 FEATURE_COUNTS = ("geneid", "chr", "start", "end", "strand", "length")
 NOT_VALUES = ("", "unnamed: 0")  # running index of pandas and R
-# Columns about a gene beside its counts; no gene has such a name.
-ABOUT_GENES = (
-    "entrez_gene_id",
-    "gene_name",
-    "gene_type",
-    "gene_biotype",
-    "biotype",
-    "description",
-    *FEATURE_COUNTS[1:5],
-)
 ALIGNER_SUFFIX = re.compile(r"([._]?(Aligned|sorted|sortedByCoord|dedup|markdup|out))*\.(bam|sam|cram)$", re.IGNORECASE)
 _MEND_CELL = "correct the cell, or remove the column if it holds no values of the matrix"
 
@@ -60,6 +52,8 @@ class Table:
         Patient of each row where the file says so in a column of its own, else None.
     findings
         What the format itself says: `genes` (the axis: rows or columns), `unit`, `strand`, `transcripts`, `sheet`.
+    left_out
+        Names of columns that describe genes.
     """
 
     values: np.ndarray
@@ -67,6 +61,7 @@ class Table:
     columns: list[str]
     patients: list[str] | None = None
     findings: dict[str, Finding] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
 
 
 def read_table(path: str | Path) -> tuple[np.ndarray, list[str], list[str]]:
@@ -88,12 +83,17 @@ def load(path: str | Path) -> Table:
     """
     if str(path).lower().endswith(".h5ad"):
         return _read_h5ad(path)
-    feature_counts = False
+    feature_counts, described = False, []
 
     def layout(header: list[str]) -> tuple[list[int], list[int]]:
-        nonlocal feature_counts
+        nonlocal feature_counts, described
         feature_counts = tuple(name.lower() for name in header[: len(FEATURE_COUNTS)]) == FEATURE_COUNTS
-        return ([0], list(range(1, len(FEATURE_COUNTS)))) if feature_counts else _row_name_columns(header)
+        if feature_counts:
+            return [0], list(range(1, len(FEATURE_COUNTS)))
+        _check_many(path, header)
+        text, left_out = _row_name_columns(header)
+        described = [header[index] for index in left_out if header[index].strip().lower() not in NOT_VALUES]
+        return text, left_out
 
     columns = read_columns(path, layout, np.float32)
     if columns.problems:
@@ -110,7 +110,7 @@ def load(path: str | Path) -> Table:
     patients = next((cells for name, cells in columns.text.items() if name != names), None)
     if patients is not None and None in patients:
         raise HistillError(f"{path}: sample '{rows[patients.index(None)]}' has no patient_id", mend="fill the cell")
-    table = Table(columns.values, rows, columns.names, patients)
+    table = Table(columns.values, rows, columns.names, patients, left_out=described)
     if feature_counts:
         table.columns = [sample_of_alignment(name) for name in columns.names]
         evidence = "the header of featureCounts"
@@ -126,14 +126,24 @@ def sample_of_alignment(path: str) -> str:
     return ALIGNER_SUFFIX.sub("", path.replace("\\", "/").rsplit("/", 1)[-1])
 
 
+def _check_many(path: str | Path, header: list[str]) -> None:
+    """Refuse what a quantifier writes of one sample: its columns would be taken for samples."""
+    found = [name for name in header if name.lower() in ONE_SAMPLE]
+    if len(found) > 1:
+        raise HistillError(
+            f"{path} holds one sample: {', '.join(found)} are columns of a quantifier",
+            mend="give the folder that holds such a file of every sample, or a table with one column a sample",
+        )
+
+
 def _row_name_columns(header: list[str]) -> tuple[list[int], list[int]]:
     """The column of row names, then the patients' column where it is another one; and columns that hold no values."""
     lower = [name.strip().lower() for name in header]
     text = [next((lower.index(name) for name in ROW_NAMES if name in lower), 0)]
     if lower[text[0]] in ("sample_id", "sample", "barcode") and "patient_id" in lower:
         text.append(lower.index("patient_id"))
-    left_out = (*NOT_VALUES, *ABOUT_GENES)
-    return text, [index for index, name in enumerate(lower) if name in left_out and index not in text]
+    left_out = (index for index, name in enumerate(lower) if name in NOT_VALUES or describes_genes(name))
+    return text, [index for index in left_out if index not in text]
 
 
 def _read_h5ad(path: str | Path) -> Table:

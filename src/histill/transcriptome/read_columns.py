@@ -10,6 +10,7 @@ import csv
 import gzip
 import io
 import math
+import re
 import zipfile
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
@@ -40,8 +41,10 @@ ROW_NAMES = (
 )
 MISSING = ("", "NA", "N/A", "na", "NaN", "nan", "NULL", "null", "None")
 PARQUET = (".parquet", ".pq")
-TEXT = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".zip")
-FORMATS = "csv, tsv or txt (plain, .gz, or .zip with one file), parquet, h5ad, or a folder with one file a sample"
+TEXT = (".csv", ".tsv", ".txt", ".gct", ".csv.gz", ".tsv.gz", ".txt.gz", ".gct.gz", ".zip")
+FORMATS = "csv, tsv, txt or gct (plain, .gz, or .zip with one file), parquet, h5ad, or a folder with one file a sample"
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+FLOATED = re.compile(r"\d+\.0")
 _ROWS = 1024  # rows of a parquet file at a time
 _BLOCK_BYTES = 32 << 20  # one line of a matrix with its genes in columns may take over 1 MB
 
@@ -133,20 +136,27 @@ def _read_text(path: Path, text_columns: TextColumns, dtype: type) -> Columns:
         table = read({key: pa.string() for key in keys}, threads=False)
         rows = table[keys[text[0]]].to_pylist() if text else None
         values, problems = _convert([table[keys[i]].to_pylist() for i in numeric], names, rows, dtype)
-    return Columns(
-        {header[i]: [_name(cell) for cell in table[keys[i]].to_pylist()] for i in text}, values, names, problems
-    )
+    return Columns({header[i]: _names(table[keys[i]].to_pylist()) for i in text}, values, names, problems)
 
 
 def read_header(path: Path) -> tuple[list[str], str, int]:
     """Column names, delimiter, and how many lines to skip (comments and the header)."""
     with open_bytes(path) as stream:
         lines = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-        skip = 1
+        skip, above = 1, ""
         line = lines.readline()
+        gct = line.startswith("#1.2")
+        if line.startswith("#1.3"):
+            raise HistillError(
+                f"{path} is GCT 1.3, which holds annotations beside the matrix", mend="save it as GCT 1.2, or as tsv"
+            )
         while line.startswith("#") or (line and not line.strip()):
+            above, line, skip = line, lines.readline(), skip + 1
+        if gct:  # its second line counts the rows and columns
             line, skip = lines.readline(), skip + 1
         second = lines.readline()
+        if _names_columns(above, line):
+            line, second, skip = above.lstrip("# "), line, skip - 1
     if not second:
         raise HistillError(f"{path} holds no data below its header", mend="check that the file is complete")
     delimiter = max("\t,;", key=line.count)
@@ -162,6 +172,15 @@ def read_header(path: Path) -> tuple[list[str], str, int]:
             )
         header = ["", *header]  # as R's write.table writes it: the row names have no header
     return header, delimiter, skip
+
+
+def _names_columns(comment: str, line: str) -> bool:
+    """Whether a line that begins with # is the header, as `#gene_id`: the next has as many cells and holds numbers."""
+    delimiter = max("\t,;", key=comment.count)
+    cells = line.rstrip().split(delimiter)
+    if len(cells) < 2 or comment.count(delimiter) != len(cells) - 1:
+        return False
+    return any(NUMBER.fullmatch(cell.strip()) for cell in cells[1:])
 
 
 @contextmanager
@@ -223,6 +242,14 @@ def _name(cell: Any) -> str | None:
             return None
         return str(int(cell)) if cell.is_integer() else str(cell)
     return None if cell is None else str(cell).strip() or None
+
+
+def _names(cells: list[Any]) -> list[str | None]:
+    """Text of a column of ids; whole numbers that were all written as fractions, 1.0, are whole again."""
+    names = [_name(cell) for cell in cells]
+    if all(name is None or FLOATED.fullmatch(name) for name in names):
+        return [name and name.removesuffix(".0") for name in names]
+    return names
 
 
 def _is_text(kind: Any) -> bool:

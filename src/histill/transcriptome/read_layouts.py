@@ -74,6 +74,12 @@ LAYOUTS = (
 )
 
 
+# Columns of one sample; in a table of many they are no samples.
+ONE_SAMPLE = frozenset(
+    name.lower() for layout in LAYOUTS for name in (*layout.units.values(), *(_STAR.values() if layout.header else ()))
+) - {"n", "#7"}
+
+
 def strand_column(layout: Layout, strand: str) -> str | None:
     """Column of the counts of a strand; None where the tool has no strands."""
     if layout.tool == "STAR" or (layout.tool == "GDC STAR counts" and strand != "unstranded"):

@@ -83,7 +83,8 @@ def choose_tumours(
     """The tumour samples of TCGA barcodes that stand for each patient.
 
     Of a patient's samples those of the sample type that comes first in `types` stay, and of those the ones of the
-    first vial (A before B; B is often paraffin-embedded). What is left are replicates: see `merge_replicates`.
+    first vial (A before B; B is often paraffin-embedded). What is left are replicates: see `merge_replicates`. Portions
+    of DNA are left out first.
 
     Returns
     -------
@@ -97,17 +98,20 @@ def choose_tumours(
     Raises
     ------
     HistillError
-        When an id is no barcode, or no sample is of one of `types`.
+        When an id is no barcode, or no sample of RNA is of one of `types`.
     """
     table = barcodes.parse(path, samples)
     order = {code: rank for rank, code in enumerate(types)}
     table["rank"] = table["sample_type"].map(order)
     named = table["sample_type"].map(lambda code: f"{barcodes.SAMPLE_TYPES.get(code, 'unknown')} ({code})")
     dropped = {sample: f"is {text}" for sample, text in named[table["rank"].isna()].items()}
-    tumours = table[table["rank"].notna()]
+    dna = table["analyte"].isin(list(barcodes.DNA))
+    dropped |= {sample: f"is a portion of DNA (analyte {letter})" for sample, letter in table["analyte"][dna].items()}
+    tumours = table[table["rank"].notna() & ~dna]
     if tumours.empty:
         raise HistillError(
-            f"{path}: none of its {len(samples)} samples is of a wanted type ({', '.join(types)})",
+            f"{path}: none of its {len(samples)} samples is of a wanted type ({', '.join(types)}) and "
+            f"RNA, such as '{samples[0]}', which {dropped[samples[0]]}",
             mend="check the barcodes and transcriptome.matrix.sample_types",
         )
     by_patient = tumours.groupby("patient")

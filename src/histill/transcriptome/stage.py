@@ -189,5 +189,13 @@ def by_patient(path: str | Path, *, layer: str | None = None) -> tuple[list[str]
     return ids, x[order], genes
 
 
+def scale(path: str | Path) -> str | None:
+    """Scale of an expression file's values, one of `normalise.SCALES` and `COUNT_SCALES`; None where it says none."""
+    import h5py
+
+    with h5py.File(path) as handle:
+        return _record(handle).get("scale")
+
+
 def _record(handle: h5py.File) -> dict[str, Any]:
     return json.loads(handle["uns/histill"].asstr()[()]) if "uns/histill" in handle else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from histill.errors import HistillError
-from histill.transcriptome.normalise import LOGGED_BELOW, MILLION_TOLERANCE
+from histill.transcriptome.normalise import LOGGED_BELOW, MILLION_TOLERANCE, MOST_GENES
 from histill.transcriptome.read import Finding
 
 UNITS = ("counts", "log2_counts", "tpm", "fpkm", "log", "zscore")
@@ -17,6 +17,10 @@ NEAR_WHOLE = 0.01
 FLOOR_SHARE = 0.005  # values equal to the lowest one: zeros of a logarithm with an offset below 1
 MAX_LOG_TOTAL = 3e6  # sums of FPKM and TPM are below; of counts, above
 SAME_QUARTILE = 0.02
+BASES = {"log2": 2.0, "ln": float(np.e), "log10": 10.0}
+# Logarithms of whole numbers: the lowest values, one apart in the number, are many, and the same in all samples.
+# Intensities of microarrays that were rounded before the logarithm have few so low.
+LOWEST, LOWEST_SHARE, STEP_ERROR = 5, 0.02, 0.15
 
 
 def detect(path: str, values: np.ndarray, setting: str = "auto", stated: Finding | None = None) -> Finding:
@@ -80,6 +84,7 @@ def _of_negative(path: str, some: np.ndarray, low: float, high: float) -> Findin
         return Finding("zscore", "detected", text)
     floor = float((some == some.min()).mean())
     if high < LOGGED_BELOW and floor >= FLOOR_SHARE:
+        _refuse_logged_counts(path, some, text)
         return Finding("log", "detected", f"{text}; {floor:.1%} of the values are the lowest one, {some.min():g}")
     raise _unsure(path, text, "log or zscore")
 
@@ -87,6 +92,7 @@ def _of_negative(path: str, some: np.ndarray, low: float, high: float) -> Findin
 def _of_logged(path: str, some: np.ndarray, high: float) -> Finding:
     text = f"values are fractions from 0 or above to {high:g}"
     if high < MIN_LOG_HIGH:
+        _refuse_logged_counts(path, some, text)
         raise _unsure(path, text, "log if they are logarithms")
     linear = np.exp2(some) - 1
     totals = linear.sum(axis=1)
@@ -94,9 +100,12 @@ def _of_logged(path: str, some: np.ndarray, high: float) -> Finding:
         return Finding("log", "detected", f"{text}; 2^x - 1 of every sample sums to one million, as of log2(TPM + 1)")
     near = near_whole(linear)
     if near > 0.99:
-        return Finding(
-            "log2_counts", "detected", f"{text}; 2^x - 1 is a whole number for {near:.1%} of the small values"
-        )
+        text = f"{text}; 2^x - 1 is a whole number for {near:.1%} of the small values"
+        if some.min() > 0:
+            choice = "log2_counts if they are log2(count + 1), log if they are intensities or another number was added"
+            raise _unsure(path, f"{text}, but none is 0", choice)
+        return Finding("log2_counts", "detected", text)
+    _refuse_logged_counts(path, some, text)
     quartile = np.array([np.quantile(row[row > 0], 0.75) for row in linear if (row > 0).any()])
     if np.median(totals) < MAX_LOG_TOTAL or np.ptp(quartile) < SAME_QUARTILE * quartile.max():
         return Finding("log", "detected", f"{text}; 2^x - 1 of a sample sums to {np.median(totals):.3g}")
@@ -107,10 +116,45 @@ def _of_logged(path: str, some: np.ndarray, high: float) -> Finding:
     )
 
 
+def _refuse_logged_counts(path: str, some: np.ndarray, text: str) -> None:
+    """Logarithms of whole numbers are counts whose depth was not taken out: `log` would keep it in every gene."""
+    found = logged_whole(some)
+    if found:
+        choice = "log2_counts if they are log2(count + 1), log if library sizes are taken out; else give the raw counts"
+        raise _unsure(path, f"{text}; {found}, as of counts", choice)
+
+
+def logged_whole(values: np.ndarray) -> str | None:
+    """What shows that values are logarithms of whole numbers plus an offset, or None.
+
+    Parameters
+    ----------
+    values
+        [samples, genes], finite.
+    """
+    distinct, sizes = np.unique(values.round(4), return_counts=True)
+    share = sizes[1 : LOWEST + 1].sum() / max(sizes[1:].sum(), 1)
+    lowest = distinct[: LOWEST + 1]
+    if len(lowest) <= LOWEST or share < LOWEST_SHARE:
+        return None
+    for name, base in BASES.items():
+        if np.abs(np.diff(base**lowest) - 1).max() < STEP_ERROR:
+            return f"the lowest are {name} of numbers one apart, and {share:.0%} of those above the very lowest"
+    return None
+
+
 def near_whole(values: np.ndarray) -> float:
     """Share of the values between 0.5 and 100 that are whole numbers but for rounding; 0 where there are none."""
     small = values[(values > 0.5) & (values < 100)]
     return float((np.abs(small - np.round(small)) < NEAR_WHOLE).mean()) if small.size else 0.0
+
+
+def odd_offset(values: np.ndarray) -> list[str]:
+    """A warning about log2(count + 1) of all genes without a zero."""
+    low = float(np.nanmin(values))
+    if low <= 0 or values.shape[1] < MOST_GENES:
+        return []
+    return [f"no value of log2(count + 1) is 0, the lowest is {low:g}: was another number than 1 added to the counts?"]
 
 
 def counts_of_log2(path: str, values: np.ndarray) -> np.ndarray:
