@@ -269,6 +269,7 @@ def notes(sheets: Sheets) -> list[str]:
         unlabelled = sum(task.label(row) is None for row in sheets.clinical.rows.values())
         if unlabelled:
             found.append(f"task '{task.name}': {_patients(unlabelled)} without an outcome; kept for prediction")
+        found.extend(task.notes(sheets.clinical))
     return found
 
 
