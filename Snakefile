@@ -24,10 +24,12 @@ include: "workflow/rules/features.smk"
 include: "workflow/rules/transcriptome.smk"
 include: "workflow/rules/cohort.smk"
 include: "workflow/rules/models.smk"
+include: "workflow/rules/ablation.smk"
 include: "workflow/rules/report.smk"
 
 
 localrules:
+    ablation,
     all,
     inspect,
     tissue,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,15 @@ def predict(folder: Path) -> dict[str, Any]:
     return {**table, "risk": rounded(table["risk"])}
 
 
+def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Tensors of a network's output by their keys, joined."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from flat(item, f"{name}:{key}" if name else key)
+    else:
+        yield name, value
+
+
 def networks() -> dict[str, dict[str, Any]]:
     """Outputs and losses of the networks on fixed weights and a fixed batch of three patients, one with no 10x tile.
 
@@ -91,13 +101,19 @@ def networks() -> dict[str, dict[str, Any]]:
     batch = {
         "tokens": {level: tensor(12, width, width).reshape(3, 4, width) for level, width in levels.items()},
         "mask": {"10x": mask, "20x": mask.roll(1, 0) | mask},
+        "cells": {level: torch.arange(36).reshape(3, 4, 3) % 5 for level in levels},
         "genes": {name: tensor(3, width, width) for name, width in subspaces.items()},
     }
     present = {level: own.any(dim=-1) for level, own in batch["mask"].items()}
     interval, event = torch.tensor([0, 2, 1]), torch.tensor([1, 0, 1])
     shared = {"features": levels, "outputs": 3, "dim": 8, "dropout": 0.25}
     members = {"tumor": {"a": [0, 1], "b": [1, 2, 3]}, "microenvironment": {"c": [0, 2]}}
-    own = {"teacher": {"heads": 2, "genes": subspaces, "members": members}, "student": {}, "abmil": {}}
+    design = {"network": "attention", "context": 2}
+    own = {
+        "teacher": {**design, "heads": 2, "genes": subspaces, "members": members},
+        "student": {**design, "subspaces": list(subspaces), "tokens": 2},
+        "abmil": {},
+    }
     outputs, found = {}, {}
     for kind, arguments in own.items():
         network = build_network(kind, {**shared, **arguments}).eval()
@@ -107,11 +123,7 @@ def networks() -> dict[str, dict[str, Any]]:
             outputs[kind] = network(batch)
             hazards = fuse(outputs[kind]["logits"], present, survival=True)
         found[kind] = {
-            "outputs": {
-                f"{name}:{level}": rounded(value.ravel())
-                for name, by_level in outputs[kind].items()
-                for level, value in by_level.items()
-            },
+            "outputs": {name: rounded(value.ravel()) for name, value in flat(outputs[kind])},
             "risk": rounded(risk(hazards)),
             "loss": rounded(survival_loss(hazards, interval, event)),
         }
@@ -120,10 +132,10 @@ def networks() -> dict[str, dict[str, Any]]:
     distil = {
         "survival": rounded(distil_logits(*pair, temperature=2.0, survival=True)),
         "classification": rounded(distil_logits(*pair, temperature=2.0, survival=False)),
-        "tumor": rounded(distil_features(student["tumor"]["20x"], teacher["tumor"]["20x"])),
+        "tumor": rounded(distil_features(*(output["features"]["tumor"]["20x"] for output in (student, teacher)))),
     }
     return {
-        "disentangled/teacher": {**found["teacher"], "orthogonality": rounded(orthogonality(teacher))},
+        "disentangled/teacher": {**found["teacher"], "orthogonality": rounded(orthogonality(teacher["features"]))},
         "disentangled/student": {**found["student"], "distil": distil},
         "wsi-only/train": found["student"],
         "abmil/train": found["abmil"],

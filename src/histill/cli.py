@@ -29,6 +29,9 @@ BatchOption = Annotated[str | None, typer.Option("--batch", help="Batch of slide
 OutOption = Annotated[Path | None, typer.Option("--out", help="Receipt to write.")]
 TaskOption = Annotated[str, typer.Option("--task", help="Task of the config.")]
 EncoderArgument = Annotated[str, typer.Argument(help="Encoder.")]
+VariantOption = Annotated[
+    str | None, typer.Option("--variant", help="Variant of the ablation; the full models without it.")
+]
 WeightsOption = Annotated[Path | None, typer.Option("--weights", help="Local file or folder in place of the hub's.")]
 DEFAULT_CONFIG = Path("config.yaml")
 
@@ -81,6 +84,25 @@ def demo_make(
     if "demo" not in options:
         raise HistillError(f"{config} has no key 'demo'", mend="add 'demo: {}' in place of 'cohort'")
     make(options["demo"], out or Path(options["results"]) / "demo", workers=workers)
+
+
+@demo_app.command("planted")
+def demo_planted(
+    out: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
+    patients: Annotated[int, typer.Option("--patients", min=30, help="Patients, of one slide each.")] = 400,
+    tiles: Annotated[int, typer.Option("--tiles", help="20x tiles a slide; a quarter as many at 10x.")] = 160,
+    dim: Annotated[int, typer.Option("--dim", help="Dimensions of the features.")] = 64,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything that is drawn.")] = 0,
+    permute_genes: Annotated[
+        bool, typer.Option("--permute-genes", help="Give every patient the transcriptome of another one.")
+    ] = False,
+) -> None:
+    """Make a cohort of features, without slides, in which tiles, genes and outcomes follow from known factors."""
+    from histill.demo.planted import make
+    from histill.features.store import write_store
+
+    make(out, write_store, patients=patients, tiles=tiles, dim=dim, seed=seed, permute_genes=permute_genes)
+    print(f"{out}: run it with snakemake --cores all --configfile {out}/config.yaml")
 
 
 def _slide_stage(stage: str, run, config: Path, batch: str | None, out: Path | None, **options) -> None:
@@ -249,6 +271,7 @@ def train(
     config: ConfigOption = DEFAULT_CONFIG,
     fold: Annotated[int | None, typer.Option("--fold", help="One fold only (with --seed).")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="One seed only (with --fold).")] = None,
+    variant: VariantOption = None,
     out: OutOption = None,
 ) -> None:
     """Train one stage of a method for a task: all folds and seeds, or one."""
@@ -262,20 +285,26 @@ def train(
     options = configuration.load(config)
     only = None if fold is None else (fold, seed)
     receipts = stage_module.run(
-        task=task, method=method, stage=stage, config=options, results=options["results"], only=only
+        task=task,
+        method=method,
+        stage=stage,
+        config=options,
+        results=options["results"],
+        only=only,
+        variant=variant,
     )
     if out:
         write_json(out, {"stage": f"{method}/{stage}", "task": task, "runs": receipts})
 
 
 @app.command()
-def predict(task: TaskOption, config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Predict every patient with every trained run of a task."""
+def predict(task: TaskOption, variant: VariantOption = None, config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Predict every patient with every trained run of a task, or of a variant of the ablation."""
     from histill import config as configuration
     from histill.methods import predict as stage
 
     options = configuration.load(config)
-    stage.run(task=task, config=options, results=options["results"])
+    stage.run(task=task, config=options, results=options["results"], variant=variant)
 
 
 @app.command()
@@ -286,6 +315,19 @@ def evaluate(task: TaskOption, config: ConfigOption = DEFAULT_CONFIG) -> None:
 
     options = configuration.load(config)
     stage.run(task=task, config=options, results=Path(options["results"]))
+
+
+@app.command()
+def ablation(task: TaskOption, config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Score the disentangled method against itself with parts taken away: table and picture."""
+    from histill import config as configuration
+    from histill.evaluation import ablation as stage
+    from histill.report import ablation_figure
+
+    options = configuration.load(config)
+    results = Path(options["results"])
+    table = stage.run(task=task, config=options, results=results)
+    ablation_figure.write(results / "evaluation" / f"ablation-{task}.png", table)
 
 
 @app.command()

@@ -93,6 +93,9 @@ def _fill(value: Any, form: dict[str, Any]) -> Any:
     if not isinstance(value, dict):
         return _scalar(value, form.get("type"))
     properties = form.get("properties", {})
+    if "presets" in form:
+        name = value.get("preset", properties["preset"]["default"])
+        value = _preset(value, form["presets"].get(str(name), {}))
     for key, sub in properties.items():
         if key not in value and "default" in sub:
             value[key] = copy.deepcopy(sub["default"])
@@ -103,6 +106,18 @@ def _fill(value: Any, form: dict[str, Any]) -> Any:
         for key in value.keys() - properties.keys():
             value[key] = _fill(value[key], extra)
     return value
+
+
+def _preset(value: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
+    """The value with a preset's keys where it has none, or null."""
+    filled = dict(value)
+    for key, own in preset.items():
+        given = value.get(key)
+        if isinstance(own, dict) and (given is None or isinstance(given, dict)):
+            filled[key] = _preset(given or {}, own)
+        elif given in (None, "null"):
+            filled[key] = copy.deepcopy(own)
+    return filled
 
 
 def _scalar(value: Any, kind: Any) -> Any:

@@ -171,6 +171,7 @@ def load(config: dict[str, Any] | str | Path) -> Plan:
     problems.extend(checks.gene_sets(complete))
     problems.extend(_check_encoder(complete))
     problems.extend(_check_methods(complete))
+    problems.extend(_check_disentangled(complete["methods"]["disentangled"]))
     if problems:
         raise ConfigError(problems)
     imports = complete["features"]["source"] != "extract"
@@ -267,3 +268,18 @@ def _check_methods(config: dict[str, Any]) -> list[str]:
         for method in config["methods"]["run"]
         if any("rna" in node.reads for node in MODELS[method].values())
     ]
+
+
+def _check_disentangled(options: dict[str, Any]) -> list[str]:
+    """Terms of the loss that the chosen network has no outputs for, and shapes it cannot have."""
+    model, teacher = options["model"], options["teacher"]
+    at = "config key 'methods.disentangled"
+    absent = {"attention": ["lambda_variance"], "deformable": ["lambda_gene", "lambda_map"]}[model["network"]]
+    problems = [
+        f"{at}.teacher.{name}': the {model['network']} network has no such term; set it to 0"
+        for name in absent
+        if teacher[name]
+    ]
+    if model["dim"] % model["heads"]:
+        problems.append(f"{at}.model.heads': {model['heads']} heads do not divide a width of {model['dim']}")
+    return problems

@@ -46,11 +46,11 @@ STAGES = {
     "tiles": Stage(2, ("tiles",), ("tissue",)),
     "features": Stage(3, (*_FEATURES, *_EXTRACT), ("tiles",)),
     "features_import": Stage(2, _FEATURES),
-    "transcriptome": Stage(2, ("transcriptome.matrix", "transcriptome.gene_sets")),
+    "transcriptome": Stage(3, ("transcriptome.matrix", "transcriptome.gene_sets")),
     "cohort": Stage(1, ("tasks", "folds", "training.validation_fraction")),
-    "predict": Stage(2, ("tasks.{task}",)),
+    "predict": Stage(3, ("tasks.{task}",)),
     "evaluate": Stage(1, ("evaluation", "tasks.{task}"), ("predict",)),
-    "report": Stage(1, ("report",)),
+    "report": Stage(2, ("report",)),
 }
 
 
@@ -71,36 +71,43 @@ class ModelStage(Stage):
 
 
 # What can be trained: method -> stage. `after` names stages of the same method.
-_SHARED = ("training.model", "tasks.{task}")
+_SHARED = ("training.model", "training.slides", "tasks.{task}")
 _GENES = ("transcriptome.gene_sets", "transcriptome.transform")
+# Key by key: a change that one network does not know of leaves it as it is.
+_NETWORK = tuple(
+    f"methods.disentangled.model.{key}"
+    for key in ("network", "fusion", "magnifications", "dim", "heads", "dropout", "context")
+)
+_TEACHER = (*_NETWORK, *(f"methods.disentangled.model.{key}" for key in ("gene_dropout", "queries")))
+_STUDENT = (*_NETWORK, *(f"methods.disentangled.model.{key}" for key in ("aggregation", "tokens")))
 MODELS: dict[str, dict[str, ModelStage]] = {
     "disentangled": {
         "teacher": ModelStage(
-            2,
-            (*_SHARED, *_GENES, "methods.disentangled.model", "methods.disentangled.teacher"),
+            3,
+            (*_SHARED, *_GENES, *_TEACHER, "methods.disentangled.teacher"),
             kind="teacher",
             reads=("slide", "rna"),
         ),
         "student": ModelStage(
-            1,
-            (*_SHARED, "methods.disentangled.model", "methods.disentangled.student"),
+            2,
+            (*_SHARED, *_STUDENT, "methods.disentangled.student"),
             ("teacher",),
             kind="student",
             reads=("slide",),
         ),
     },
     "wsi-only": {
-        "train": ModelStage(1, (*_SHARED, "methods.disentangled.model"), kind="student", reads=("slide",)),
+        "train": ModelStage(2, (*_SHARED, *_STUDENT), kind="student", reads=("slide",)),
     },
-    "abmil": {"train": ModelStage(1, (*_SHARED, "methods.abmil"), kind="abmil", reads=("slide",))},
+    "abmil": {"train": ModelStage(2, (*_SHARED, "methods.abmil"), kind="abmil", reads=("slide",))},
     "linear-slide": {
         "train": ModelStage(1, (*_SHARED, "methods.linear"), kind="linear-slide", reads=("slide",)),
     },
     "linear-rna": {
-        "train": ModelStage(2, (*_SHARED, *_GENES, "methods.linear"), kind="linear-rna", reads=("rna",)),
+        "train": ModelStage(3, (*_SHARED, *_GENES, "methods.linear"), kind="linear-rna", reads=("rna",)),
     },
     "linear-both": {
-        "train": ModelStage(2, (*_SHARED, *_GENES, "methods.linear"), kind="linear-both", reads=("slide", "rna")),
+        "train": ModelStage(3, (*_SHARED, *_GENES, "methods.linear"), kind="linear-both", reads=("slide", "rna")),
     },
 }
 

@@ -6,3 +6,4 @@ In a module of its own, so that a student can run where the transcriptome packag
 from __future__ import annotations
 
 SUBSPACES = ("tumor", "microenvironment")
+JOINT = "joint"  # the one subspace of a network whose fusion is not disentangled

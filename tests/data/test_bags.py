@@ -2,12 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from histill.data import bags as module
 from histill.data.bags import BagReader
-from histill.data.module import BagDataset
-from histill.data.scaling import WinsorizedScaler
 from histill.errors import HistillError
 from histill.features.store import Group, write_store
 
@@ -41,10 +38,10 @@ def test_rows_are_those_of_the_whole_bag(cohort):
             for rows in ([], [len(bag) - 1, 0], np.random.default_rng(0).permutation(len(bag))):
                 rows = np.array(rows, dtype=int)
                 np.testing.assert_array_equal(reader.rows(patient, level, rows), bag[rows])
-            assert not reader._cache, "single rows must not pull in the bag"
+            assert not reader._cache.kept, "single rows must not pull in the bag"
             np.testing.assert_array_equal(reader.read(patient)[level], bag)
             np.testing.assert_array_equal(reader.rows(patient, level, np.array([3, 1])), bag[[3, 1]])
-            reader._cache.clear()
+            reader._cache = module._Cache()
     assert reader.count("c", "10x") == 0
     assert reader.read("c")["10x"].shape == (0, 4)
 
@@ -64,19 +61,19 @@ def test_a_sample_is_the_same_whether_or_not_the_bags_are_in_memory(cohort):
     assert reader.sample(["b"], "10x", rows=10**6, seed=1).shape == expected["b", "10x"].shape
 
 
-def test_a_training_item_has_at_most_so_many_tiles(cohort):
+def test_a_sample_of_many_bags_has_few_rows_of_each(cohort, monkeypatch):
+    reader, _ = cohort
+    monkeypatch.setattr(module, "SAMPLE_ROWS", 30)
+    assert reader.sample(["a", "b"], "20x", rows=50, seed=1).shape == (30, 4)
+
+
+def test_slides_by_themselves_share_the_memory(cohort):
     reader, expected = cohort
-    scalers = {level: WinsorizedScaler().fit(expected["a", level]) for level in ("10x", "20x")}
-    targets = {"y": torch.zeros(3)}
-    few = BagDataset(["a", "b", "c"], reader, scalers, targets, max_tiles=700)
-    assert [{level: len(x) for level, x in few[index]["tokens"].items()} for index in range(3)] == [
-        {"10x": 700, "20x": 700},
-        {"10x": len(expected["b", "10x"]), "20x": 700},
-        {"10x": 0, "20x": 0},
-    ]
-    assert not torch.equal(few[0]["tokens"]["20x"], few[0]["tokens"]["20x"])
-    whole = BagDataset(["a"], reader, scalers, targets)[0]["tokens"]["20x"]
-    np.testing.assert_array_equal(whole.numpy(), scalers["20x"].transform(expected["a", "20x"]))
+    single = reader.per_slide()
+    assert single.slides == {name: [name] for name in ("a1", "a2", "b1", "c1")}
+    both = np.concatenate([single.read_level(name, "20x") for name in ("a1", "a2")])
+    np.testing.assert_array_equal(both, expected["a", "20x"])
+    assert set(reader._cache.kept) == {("a1", "20x"), ("a2", "20x")}
 
 
 def test_the_cache_keeps_to_its_limit(cohort, monkeypatch):
@@ -84,8 +81,8 @@ def test_the_cache_keeps_to_its_limit(cohort, monkeypatch):
     monkeypatch.setattr(module, "CACHE_BYTES", expected["a", "20x"].nbytes)
     for patient in ("a", "b", "a"):
         reader.read(patient)
-        assert reader._bytes == sum(bag.nbytes for bag in reader._cache.values())
-    assert list(reader._cache) == [("a", "20x")]
+        assert reader._cache.bytes == sum(bag.nbytes for bag in reader._cache.kept.values())
+    assert list(reader._cache.kept) == [("a1", "a2", "20x")]
 
 
 def test_a_slide_that_lacks_a_magnification_is_named(cohort, tmp_path):

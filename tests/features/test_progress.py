@@ -290,4 +290,4 @@ def test_counting_costs_next_to_nothing(terminal):
     [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (7499, "2 h 4 min"), (90_000, "1 d 1 h")],
 )
 def test_durations_read_well(seconds, text):
-    assert progress._duration(seconds) == text
+    assert progress.duration(seconds) == text

@@ -39,6 +39,7 @@ wildcard_constraints:
     batch="[A-Za-z0-9._-]+",
     task="[A-Za-z][A-Za-z0-9_-]*",
     method="[a-z][a-z-]*",
+    variant="[a-z][a-z0-9-]*",
     stage="[a-z]+",
     encoder="[A-Za-z0-9._-]+",
     fold="[0-9]+",

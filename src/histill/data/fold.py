@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from histill.cohort.glioma import Rule
 from histill.cohort.tasks import Task
 from histill.data.bags import BagReader
 from histill.data.expression import ExpressionTransform, GeneSets
@@ -123,6 +124,7 @@ class Labels:
             "type": self.task.type,
             "columns": list(self.task.columns),
             "bins": self.task.bins,
+            "rule": self.task.rule and asdict(self.task.rule),
             "classes": self.classes,
             "edges": self.edges.tolist(),
             "weights": self.weights.tolist(),
@@ -130,7 +132,8 @@ class Labels:
 
     @classmethod
     def from_meta(cls, meta: dict[str, Any]) -> Labels:
-        task = Task(meta["task"], meta["type"], tuple(meta["columns"]), meta["bins"])
+        rule = Rule(**meta["rule"]) if meta.get("rule") else None
+        task = Task(meta["task"], meta["type"], tuple(meta["columns"]), meta["bins"], rule)
         return cls(task, meta["classes"], np.array(meta["edges"]), np.array(meta["weights"]))
 
 
@@ -159,4 +162,4 @@ def fit_expression(
     )
     with_rna = [patient for patient in training if cohort.value(patient, "has_rna")]
     table = cohort.expression
-    return transform.fit(table.rows(with_rna), table.genes, batch=table.batch(with_rna))
+    return transform.fit(table.rows(with_rna), table.genes, batch=table.batch(with_rna), scale=table.scale)

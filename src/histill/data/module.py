@@ -1,88 +1,176 @@
-"""Batches for training: padded bags, labels, and whatever else a stage learns from."""
+"""Batches for training: padded bags, where their tiles lie, labels, and whatever else a stage learns from."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import lightning
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from histill.data.bags import BagReader
+from histill.data.bags import Instances
+from histill.data.geometry import COARSE, FINE
 from histill.data.scaling import WinsorizedScaler
+from histill.data.subset import draw, random_stream
+from histill.errors import HistillError
 
 
 class BagDataset(Dataset):
-    """Patients as bags.
+    """Instances as bags.
 
     Parameters
     ----------
     targets
-        Name -> one tensor row a patient: labels, genes, a teacher's outputs.
+        Name -> one tensor row an instance: labels, genes, a teacher's outputs.
     max_tiles
-        With `train`, a random subset of at most so many tiles a magnification, drawn anew each time.
+        A random subset of at most so many tiles a magnification; None: all. It follows from `seed`, the epoch
+        (attribute `epoch`) and the bag's name alone.
     """
 
     def __init__(
         self,
-        patients: list[str],
-        bags: BagReader,
+        instances: Instances,
         scalers: dict[str, WinsorizedScaler],
         targets: dict[str, Tensor],
         *,
         max_tiles: int | None = None,
         seed: int = 0,
     ):
-        self.patients = patients
-        self.bags = bags
+        self.instances = instances
         self.scalers = scalers
         self.targets = targets
-        self.max_tiles = max_tiles
-        self._generator = np.random.default_rng(seed)
+        self.max_tiles, self.seed, self.epoch = max_tiles, seed, 0
+        self._weights = torch.from_numpy(instances.weights)
 
     def __len__(self) -> int:
-        return len(self.patients)
+        return len(self.instances.names)
 
     def __getitem__(self, index: int) -> dict:
-        tokens = {}
-        patient = self.patients[index]
-        for level in self.bags.levels:
-            count = self.bags.count(patient, level)
-            if self.max_tiles and count > self.max_tiles:
-                chosen = np.sort(self._generator.choice(count, self.max_tiles, replace=False))
-                x = self.bags.rows(patient, level, chosen)
-            else:
-                x = self.bags.read_level(patient, level)
-            tokens[level] = torch.from_numpy(self.scalers[level].transform(x))
-        return {"tokens": tokens, "targets": {name: rows[index] for name, rows in self.targets.items()}}
+        bags, name = self.instances.bags, self.instances.names[index]
+        geometry, counts = bags.geometry(name), {level: bags.count(name, level) for level in bags.levels}
+        limit = self.max_tiles or max(counts.values())
+        rows = draw(counts, geometry.parents, limit, random_stream(self.seed, self.epoch, name))
+        item: dict = {"tokens": {}, "cells": {}, "weight": self._weights[index]}
+        for level, chosen in rows.items():
+            whole = len(chosen) == counts[level]
+            x = bags.read_level(name, level) if whole else bags.rows(name, level, chosen)
+            item["tokens"][level] = torch.from_numpy(self.scalers[level].transform(x))
+            item["cells"][level] = torch.from_numpy(geometry.cells[level][chosen].astype(np.int64))
+        if geometry.parents is not None:
+            place = np.full(counts[COARSE] + 1, -1)  # the last one stands for −1
+            place[rows[COARSE]] = np.arange(len(rows[COARSE]))
+            item["parents"] = torch.from_numpy(place[geometry.parents[rows[FINE]]])
+        item["targets"] = {key: rows_[index] for key, rows_ in self.targets.items()}
+        return item
 
 
 def collate(items: list[dict]) -> dict:
-    """Pad bags to the longest of the batch; `mask` is True at real tiles."""
-    batch: dict = {"tokens": {}, "mask": {}, "targets": {}}
+    """Pad bags to the longest of the batch.
+
+    Returns
+    -------
+    dict
+        `tokens[level]` float32 [B, N, F]; `mask[level]` bool [B, N], True at real tiles; `cells[level]` int64
+        [B, N, 3], slide number, column and row, −1 where not known; `parents` int64 [B, N20], position of a 20x tile's
+        10x tile in `tokens["10x"]`, −1 where it is not in the bag (no such key without both magnifications); `weight`
+        float32 [B]; `targets`, name -> [B, ...].
+    """
+    batch: dict = {"tokens": {}, "mask": {}, "cells": {}, "targets": {}}
     for level in items[0]["tokens"]:
-        bags = [item["tokens"][level] for item in items]
-        length = max(1, *(len(bag) for bag in bags))
-        batch["tokens"][level] = torch.stack(
-            [torch.nn.functional.pad(bag, (0, 0, 0, length - len(bag))) for bag in bags]
-        )
-        batch["mask"][level] = torch.arange(length)[None, :] < torch.tensor([len(bag) for bag in bags])[:, None]
+        counts = torch.tensor([len(item["tokens"][level]) for item in items])
+        length = max(1, int(counts.max()))
+        batch["tokens"][level] = torch.stack([_padded(item["tokens"][level], length, 0) for item in items])
+        batch["cells"][level] = torch.stack([_padded(item["cells"][level], length, -1) for item in items])
+        batch["mask"][level] = torch.arange(length)[None, :] < counts[:, None]
+    if "parents" in items[0]:
+        length = batch["mask"][FINE].shape[1]
+        batch["parents"] = torch.stack([_padded(item["parents"], length, -1) for item in items])
+    batch["weight"] = torch.stack([item["weight"] for item in items])
     for name in items[0]["targets"]:
         batch["targets"][name] = torch.stack([item["targets"][name] for item in items])
     return batch
 
 
+def _padded(rows: Tensor, length: int, value: int) -> Tensor:
+    """Rows [N, ...] followed by rows of one value up to `length`."""
+    return F.pad(rows, (*(0, 0) * (rows.dim() - 1), 0, length - len(rows)), value=value)
+
+
+class EpochBatches(Sampler[list[int]]):
+    """Instances in random order, cut into batches that the ranks share.
+
+    The order follows from the seed and the attribute `epoch` alone. Every rank gets as many batches; where the last
+    one cannot be shared evenly, the first instances of the epoch fill it up.
+    """
+
+    def __init__(self, instances: int, batch_size: int, *, seed: int, rank: int = 0, ranks: int = 1):
+        self.instances, self.batch_size, self.seed, self.epoch = instances, batch_size, seed, 0
+        self.rank, self.ranks = rank, ranks
+
+    def __len__(self) -> int:
+        return -(-self.instances // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = random_stream(self.seed, self.epoch, "order").permutation(self.instances)
+        order = np.append(order, np.resize(order, -len(order) % self.ranks)).tolist()
+        for start in range(0, len(order), self.batch_size):
+            yield order[start : start + self.batch_size][self.rank :: self.ranks]
+
+
 class BagDataModule(lightning.LightningDataModule):
-    """Training and inner-validation bags of one fold."""
+    """Training and inner-validation bags of one fold.
+
+    A training batch holds `batch_size` instances over all ranks together; a validation batch all instances of one
+    patient, whose prediction is one.
+    """
 
     def __init__(self, train: BagDataset, validation: BagDataset, *, batch_size: int, seed: int):
         super().__init__()
         self.train, self.validation = train, validation
         self.batch_size, self.seed = batch_size, seed
+        self._batches: EpochBatches | None = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Whose order and whose subsets the next pass over the training bags has."""
+        self.train.epoch = self._batches.epoch = epoch
 
     def train_dataloader(self) -> DataLoader:
-        generator = torch.Generator().manual_seed(self.seed)
-        return DataLoader(self.train, self.batch_size, shuffle=True, collate_fn=collate, generator=generator)
+        self._batches = EpochBatches(len(self.train), self.batch_size, seed=self.seed, **self._place())
+        return self._loader(self.train, self._batches)
 
     def val_dataloader(self) -> DataLoader:
-        return DataLoader(self.validation, self.batch_size, collate_fn=collate)
+        patient = self.validation.instances.patient
+        groups = [np.flatnonzero(patient == number).tolist() for number in np.unique(patient)]
+        place = self._place()
+        return self._loader(self.validation, groups[place["rank"] :: place["ranks"]])
+
+    def check(self, ranks: int) -> None:
+        """Refuse more ranks than can share the batches.
+
+        Raises
+        ------
+        HistillError
+            If `batch_size` is no multiple of the ranks, or there are fewer validation patients.
+        """
+        patients = len(np.unique(self.validation.instances.patient))
+        if self.batch_size % ranks:
+            raise HistillError(
+                f"training.devices: {ranks} cannot share batches of {self.batch_size}",
+                mend="make training.model.batch_size a multiple of it",
+            )
+        if patients < ranks:
+            raise HistillError(
+                f"training.devices: {ranks}, but there are {patients} validation patients", mend="use fewer devices"
+            )
+
+    def _place(self) -> dict[str, int]:
+        if self.trainer is None:
+            return {"rank": 0, "ranks": 1}
+        return {"rank": self.trainer.global_rank, "ranks": self.trainer.world_size}
+
+    def _loader(self, dataset: BagDataset, batches) -> DataLoader:
+        # A generator of its own: a loader's iterator draws a number, which must not come from what seeds an epoch.
+        return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, generator=torch.Generator())

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from histill.cohort.tasks import Task
 from histill.errors import HistillError
 from histill.evaluation import metrics
 from histill.evaluation.predictions import Outcomes, Predictions, expected_models, read_outcomes, read_predictions
@@ -85,9 +86,7 @@ def run(*, task: str, config: dict[str, Any], results: Path) -> dict[str, Any]:
     report = {
         "task": task,
         "type": kind,
-        "columns": {
-            key: config["tasks"][task][key] for key in ("label", "time", "event") if key in config["tasks"][task]
-        },
+        "columns": Task.from_config(task, config["tasks"][task]).sources(),
         "classes": list(outcomes.classes),
         "folds": outcomes.folds,
         "seeds": seeds,

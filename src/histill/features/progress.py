@@ -118,7 +118,7 @@ class Progress:
                 self._live.stop()
                 self._live = None
             head = f"{self._what}: {'' if kind is None else 'stopped after '}{self._counts(now)}"
-            seconds = _duration(now.clock - self._start.clock)
+            seconds = duration(now.clock - self._start.clock)
             self._say(", ".join([f"{head} in {seconds}", *self._speeds(now, self._start)]))
 
     def tiles_done(self, count: int) -> None:
@@ -209,7 +209,7 @@ class Progress:
         texts = [self._counts(now), *self._speeds(now, self._recent[0])]
         left, rate = self._tiles - now.tiles, now.since(self._recent[0]).tiles_per_second
         if left > 0:
-            texts.append(f"ETA {_duration(left / rate)}" if rate > 0 else "ETA unknown")
+            texts.append(f"ETA {duration(left / rate)}" if rate > 0 else "ETA unknown")
         return ", ".join(texts)
 
     def _say(self, line: str) -> None:
@@ -251,11 +251,11 @@ class Progress:
         share = min(1.0, done / total) if total else 0.0
         bar = Table.grid(padding=(0, 1))
         bar.add_row(self._what, ProgressBar(total=1.0, completed=share, width=_BAR_WIDTH), f"{int(100 * share)} %")
-        elapsed = _duration(now.clock - self._start.clock)
+        elapsed = duration(now.clock - self._start.clock)
         return Group(bar, Text(f"{self._status(now)}, {elapsed} so far"))
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """`45 s`, `1 min 32 s`, `2 h 5 min` or `3 d 4 h`."""
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

@@ -103,13 +103,13 @@ def count_valid(path: str | Path, name: str) -> int:
     return _consistent(path, lambda store: store.record["groups"][store.group(name)]["valid"])
 
 
-def read_group(path: str | Path, name: str) -> Group:
-    """One group of a store, in memory."""
+def read_group(path: str | Path, name: str, *, features: bool = True) -> Group:
+    """One group of a store, in memory; without `features`, X has no columns and is not read."""
 
     def read(store: _Store) -> Group:
         columns = json.loads(store.content(f"{store.group(name)}/obs/zarr.json"))["attributes"]["column-order"]
         return Group(
-            x=store.matrix(name),
+            x=store.matrix(name) if features else np.empty((store.record["groups"][name]["rows"], 0), np.float16),
             spatial=store.array(f"{name}/obsm/spatial"),
             obs={column: store.array(f"{name}/obs/{column}") for column in columns},
             var_names=store.text(f"{name}/var/_index"),

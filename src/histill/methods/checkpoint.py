@@ -108,6 +108,12 @@ def build_network(kind: str, arguments: dict[str, Any]):
         from histill.methods.baselines.abmil import ABMIL
 
         return ABMIL(**arguments)
+    design = arguments["network"]
+    arguments = {name: value for name, value in arguments.items() if name != "network"}
+    if design == "deformable":
+        from histill.methods.disentangled.published import PublishedStudent, PublishedTeacher
+
+        return {"teacher": PublishedTeacher, "student": PublishedStudent}[kind](**arguments)
     from histill.methods.disentangled.model import Student, Teacher
 
     return {"teacher": Teacher, "student": Student}[kind](**arguments)

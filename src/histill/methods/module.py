@@ -8,13 +8,18 @@ from torch import Tensor, nn
 
 from histill.data.fold import Labels
 from histill.methods.outputs import fuse, probabilities, task_loss
+from histill.methods.slides import mean_over_slides
+
+GENES = "genes:"  # before the subspace, in the name of a target
 
 
 class SupervisedModule(lightning.LightningModule):
-    """Task loss at every magnification and on their mean; subclasses add their own terms in `extra_losses`.
+    """Task loss at every magnification and on their mean (if that is how they are combined).
 
-    The learning rate falls along a cosine over the true number of optimiser steps, after one warm-up epoch. The
-    validation figure is the task loss of the fused prediction.
+    Subclasses add their own terms in `extra_losses`. The learning rate falls along a cosine over the true number of
+    optimiser steps, after one warm-up epoch. The validation figure is the task loss of the fused prediction and the
+    terms of `extra_losses`, mean over patients: outcomes of few patients are a noisy guide, and would stop training
+    before the rest is learned.
     """
 
     def __init__(self, model: nn.Module, labels: Labels, *, learning_rate: float, weight_decay: float):
@@ -23,6 +28,13 @@ class SupervisedModule(lightning.LightningModule):
         self.survival = labels.task.type == "survival"
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.register_buffer("weights", None if self.survival else torch.tensor(labels.weights, dtype=torch.float32))
+        self._validation = (0.0, 0)  # sum of the patients' losses, number of patients
+
+    def inputs(self, batch: dict) -> dict:
+        """A batch as the network reads it: `genes`, subspace -> [B, n], where there are such targets."""
+        names = [name for name in batch["targets"] if name.startswith(GENES)]
+        genes = {name.removeprefix(GENES): batch["targets"][name] for name in names}
+        return {**batch, "genes": genes} if genes else batch
 
     def extra_losses(self, output: dict, batch: dict) -> dict[str, Tensor]:
         """Further terms, name -> weighted value a patient [B]."""
@@ -30,31 +42,44 @@ class SupervisedModule(lightning.LightningModule):
 
     def losses(self, batch: dict) -> dict[str, Tensor]:
         """Every term, one value a patient [B]."""
-        output = self.model(batch)
-        # Under mixed precision a hazard near 0 would round its complement to 1 in half precision.
-        output["logits"] = {level: logits.float() for level, logits in output["logits"].items()}
+        batch = self.inputs(batch)
+        output, present = self._output(batch), _present(batch)
         label, event = batch["targets"]["label"], batch["targets"]["event"]
-        present = {level: mask.any(dim=-1) for level, mask in batch["mask"].items()}
         predicted = {level: probabilities(logits, self.survival) for level, logits in output["logits"].items()}
-        predicted["fused"] = fuse(output["logits"], present, self.survival)
-        present["fused"] = torch.ones_like(label, dtype=torch.bool)
+        if self.model.magnifications == "mean":  # a choice between magnifications has no gradient to learn from
+            predicted["fused"] = self.fused(output, batch)
+            present["fused"] = torch.ones_like(label, dtype=torch.bool)
         terms = {
             name: task_loss(value, label, event, self.weights) * present[name] for name, value in predicted.items()
         }
         return {**terms, **self.extra_losses(output, batch)}
 
-    def training_step(self, batch: dict, _: int) -> Tensor:
-        terms = self.losses(batch)
-        total = torch.stack([term.mean() for term in terms.values()]).sum()
-        size = len(batch["targets"]["label"])
-        self.log("train_loss", total, on_step=False, on_epoch=True, batch_size=size)
-        for name, term in terms.items():
-            self.log(f"train_{name}", term.mean(), on_step=False, on_epoch=True, batch_size=size)
+    def training_step(self, batch: dict, index: int) -> Tensor:
+        terms = {name: (term * batch["weight"]).mean() for name, term in self.losses(batch).items()}
+        total = torch.stack(list(terms.values())).sum()
+        size = len(batch["weight"])
+        for name, value in {"loss": total, **terms}.items():
+            self.log(f"train_{name}", value, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
         return total
 
-    def validation_step(self, batch: dict, _: int) -> None:
-        fused = self.losses(batch)["fused"]
-        self.log("validation_loss", fused.mean(), on_epoch=True, batch_size=len(fused))
+    def on_validation_epoch_start(self) -> None:
+        self._validation = (0.0, 0)
+
+    def validation_step(self, batch: dict, index: int) -> None:
+        """Of one patient, in one bag or in one a slide (`BagDataModule`)."""
+        batch = self.inputs(batch)
+        output, present = self._output(batch), torch.stack(list(_present(batch).values())).any(dim=0)
+        own = mean_over_slides(self.fused(output, batch), present, torch.zeros_like(batch["targets"]["label"]))
+        label, event = batch["targets"]["label"][:1], batch["targets"]["event"][:1]
+        terms = [task_loss(own, label, event, self.weights), *self.extra_losses(output, batch).values()]
+        total, patients = self._validation
+        self._validation = total + sum(term.double().mean().item() for term in terms), patients + 1
+
+    def on_validation_epoch_end(self) -> None:
+        # Ranks have different numbers of patients.
+        sums = torch.tensor(self._validation, dtype=torch.float64, device=self.device)
+        total, patients = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        self.log("validation_loss", (total / patients).float(), sync_dist=True)
 
     def configure_optimizers(self) -> dict:
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
@@ -69,3 +94,17 @@ class SupervisedModule(lightning.LightningModule):
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def fused(self, output: dict, batch: dict) -> Tensor:
+        """Class probabilities or hazards [B, C] of all magnifications together."""
+        return fuse(output["logits"], _present(batch), self.survival, rule=self.model.magnifications)
+
+    def _output(self, batch: dict) -> dict:
+        output = self.model(batch)
+        # Under mixed precision a hazard near 0 would round its complement to 1 in half precision.
+        return {**output, "logits": {level: logits.float() for level, logits in output["logits"].items()}}
+
+
+def _present(batch: dict) -> dict[str, Tensor]:
+    """Level -> whether each bag has a tile there [B]."""
+    return {level: mask.any(dim=-1) for level, mask in batch["mask"].items()}

@@ -9,8 +9,8 @@ from torch import Tensor
 _EPSILON = 1e-7
 
 
-def fuse(logits: dict[str, Tensor], present: dict[str, Tensor], survival: bool) -> Tensor:
-    """Mean prediction over the magnifications a patient has.
+def fuse(logits: dict[str, Tensor], present: dict[str, Tensor], survival: bool, *, rule: str = "mean") -> Tensor:
+    """One prediction of the magnifications a patient has.
 
     Parameters
     ----------
@@ -18,14 +18,35 @@ def fuse(logits: dict[str, Tensor], present: dict[str, Tensor], survival: bool) 
         Magnification -> [B, C].
     present
         Magnification -> [B] bool: whether the patient has a tile there.
+    rule
+        `mean` of the predictions, or `most_confident`: that of the magnification whose softmax has the largest maximum.
 
     Returns
     -------
-    Probabilities [B, C] of the classes, or hazards [B, C] of the intervals.
+    Probabilities [B, C] of the classes, or hazards [B, C] of the intervals; zeros for a patient without any tile.
     """
+    if rule == "most_confident":
+        return most_confident(logits, present, survival)
     predicted = torch.stack([probabilities(value, survival) for value in logits.values()])
     weight = torch.stack([present[name] for name in logits]).to(predicted.dtype).unsqueeze(-1)
     return (predicted * weight).sum(dim=0) / weight.sum(dim=0).clamp(min=1)
+
+
+def most_confident(logits: dict[str, Tensor], present: dict[str, Tensor], survival: bool) -> Tensor:
+    """Prediction of the magnification whose softmax has the largest maximum, patient by patient (published).
+
+    The softmax chooses for survival too, although the logits are hazards there. Ties go to the last magnification. The
+    choice gets no gradient.
+
+    Arguments and result are those of `fuse`; a magnification that is missing is never chosen.
+    """
+    levels = list(logits)[::-1]
+    stacked = torch.stack([logits[level] for level in levels])
+    there = torch.stack([present[level] for level in levels])
+    confidence = stacked.detach().softmax(dim=-1).amax(dim=-1).masked_fill(~there, -1)
+    chosen = stacked[confidence.max(dim=0).indices, torch.arange(stacked.shape[1], device=stacked.device)]
+    predicted = probabilities(chosen, survival)
+    return predicted * there.any(dim=0).unsqueeze(-1)
 
 
 def probabilities(logits: Tensor, survival: bool) -> Tensor:

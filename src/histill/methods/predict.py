@@ -2,49 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from histill.cohort.tasks import Task
+from histill.data.bags import Instances
 from histill.data.expression_table import ExpressionTable
-from histill.data.fold import Cohort
+from histill.data.fold import TEST, Cohort
+from histill.methods import ablation, maps
 from histill.methods.checkpoint import Checkpoint
 from histill.methods.train import linear_inputs, run_folder, runs
 from histill.provenance import atomic_file, digest, file_digest, read_json, write_json
 from histill.stages import MODELS, READS, recipe
-from histill.subspaces import SUBSPACES
+
+PREDICTIONS = "predictions.parquet"
+MAPPED = ("disentangled", "student")
 
 
-def run(*, task: str, config: dict[str, Any], results: str | Path, log=print) -> dict[str, Any]:
-    """Write `predictions.parquet` beside every checkpoint of the task; returns the receipt."""
+def run(
+    *, task: str, config: dict[str, Any], results: str | Path, variant: str | None = None, log=print
+) -> dict[str, Any]:
+    """Write `predictions.parquet` beside every checkpoint of the task, or of a `variant` of the ablation alone.
+
+    The distilled student's first seed also leaves its maps (`histill.methods.maps`) of the test patients, so that every
+    patient is mapped once. Returns the receipt.
+    """
     results = Path(results)
     definition = Task.from_config(task, config["tasks"][task])
-    stages = [(method, stage) for method in config["methods"]["run"] for stage in MODELS[method]]
+    if variant is None:
+        stages = [ablation.Node(name, stage, name) for name in config["methods"]["run"] for stage in MODELS[name]]
+    else:
+        stages = ablation.nodes(config, variant, task=task)
     slide_only = Cohort.read(results, config["features"]["encoder"])
     paired = None
     outputs = {}
-    for method, stage in stages:
+    for node in stages:
+        method, stage = node.method, node.stage
         needs_genes = "rna" in MODELS[method][stage].reads
         if needs_genes and paired is None:
             paired = Cohort.read(results, config["features"]["encoder"], ExpressionTable.read(results, config))
         cohort = paired if needs_genes else slide_only
         for fold, seed in runs(config, results):
-            folder = run_folder(results, task, method, stage, fold, seed)
-            path = folder / "predictions.parquet"
+            folder = run_folder(results, task, node.folder, stage, fold, seed)
             trained = read_json(folder / "receipt.json")
-            key = digest([trained["outputs"], trained["inputs"], recipe("predict", config, task=task)])
+            mapped = (node.folder, stage, seed) == (*MAPPED, config["seeds"][0])
+            key = digest([trained["outputs"], trained["inputs"], recipe("predict", config, task=task), mapped])
             marker = folder / "predictions.json"
-            if not (path.exists() and marker.exists() and read_json(marker)["key"] == key):
-                table = predict(Checkpoint.read(folder), cohort, definition, fold, device=config["training"]["device"])
-                _write(path, table)
-                write_json(marker, {"key": key, "digest": file_digest(path)})
-                log(f"{task} {method} {stage} fold {fold} seed {seed}: {len(table['patient_id'])} patients")
-            outputs[path.relative_to(results).as_posix()] = read_json(marker)["digest"]
+            if not _done(marker, key):
+                checkpoint, device = Checkpoint.read(folder), config["training"]["device"]
+                table = predict(checkpoint, cohort, definition, fold, device=device)
+                _write(folder / PREDICTIONS, table)
+                files = [PREDICTIONS]
+                if mapped:
+                    files += _map(folder, checkpoint, cohort, definition, fold, device)
+                write_json(marker, {"key": key, "outputs": {name: file_digest(folder / name) for name in files}})
+                log(f"{task} {node.folder} {stage} fold {fold} seed {seed}: {len(table['patient_id'])} patients")
+            place = folder.relative_to(results).as_posix()
+            outputs |= {f"{place}/{name}": value for name, value in read_json(marker)["outputs"].items()}
     receipt = {"stage": "predict", "task": task, "recipe": recipe("predict", config, task=task), "outputs": outputs}
-    write_json(results / "receipts" / f"predict-{task}.json", receipt)
+    write_json(results / "receipts" / f"predict-{task}{f'.{variant}' if variant else ''}.json", receipt)
     return receipt
+
+
+def _done(marker: Path, key: str) -> bool:
+    if not marker.exists():
+        return False
+    done = read_json(marker)
+    return done["key"] == key and all((marker.parent / name).exists() for name in done["outputs"])
+
+
+def _map(folder: Path, checkpoint: Checkpoint, cohort: Cohort, task: Task, fold: int, device: str) -> tuple[str, ...]:
+    """Write the maps of the test patients; returns the files' names."""
+    patients = cohort.select(task, fold, TEST, slide=True, rna=False)
+    outputs = each_output(checkpoint, cohort, patients, device=device)
+    maps.write(folder, bags_of(checkpoint, cohort, patients), patients, checkpoint.arguments["subspaces"], outputs)
+    return maps.TILES, maps.TOKENS
 
 
 def predict(checkpoint: Checkpoint, cohort: Cohort, task: Task, fold: int, *, device: str = "auto") -> dict[str, list]:
@@ -79,7 +114,30 @@ def predict(checkpoint: Checkpoint, cohort: Cohort, task: Task, fold: int, *, de
 
 
 def network_outputs(checkpoint: Checkpoint, cohort: Cohort, patients: list[str], *, device: str = "auto") -> dict:
-    """Raw outputs of a network, patient by patient with every tile: name -> level -> tensor [P, ...]."""
+    """Raw outputs of a network, bag by bag with every tile: name -> level -> tensor [I, ...].
+
+    Names are `logits`, `present`, and by subspace `features:<subspace>` and `seen:<subspace>`, as far as it has them.
+    """
+    import torch
+
+    collected: dict[str, dict[str, list]] = {}
+    for output in each_output(checkpoint, cohort, patients, device=device):
+        wanted = {"logits": output["logits"], "present": output["present"]}
+        for name in ("features", "seen"):
+            wanted |= {f"{name}:{k}": by_level for k, by_level in output.get(name, {}).items()}
+        for name, by_level in wanted.items():
+            for level, value in by_level.items():
+                collected.setdefault(name, {}).setdefault(level, []).append(value.cpu())
+    return {name: {level: torch.cat(parts) for level, parts in levels.items()} for name, levels in collected.items()}
+
+
+def each_output(
+    checkpoint: Checkpoint, cohort: Cohort, patients: list[str], *, device: str = "auto"
+) -> Iterator[dict[str, Any]]:
+    """What a network says of each bag with every tile, on its device, and `present`: level -> bool [1].
+
+    A bag is a patient, or a slide for networks that were trained on single slides (`histill.data.bags.Instances`).
+    """
     import torch
 
     from histill.data.module import BagDataset, collate
@@ -89,22 +147,24 @@ def network_outputs(checkpoint: Checkpoint, cohort: Cohort, patients: list[str],
     targets = {}
     if "rna" in READS[checkpoint.kind]:
         genes = cohort.expression.transformed(patients, checkpoint.expression)
-        targets = {subspace: torch.from_numpy(genes[subspace]) for subspace in SUBSPACES}
-    dataset = BagDataset(patients, cohort.bags, checkpoint.scalers, targets)
-    collected: dict[str, dict[str, list]] = {}
-    with lease(device) as where, torch.inference_mode():
+        targets = {subspace: torch.from_numpy(rows) for subspace, rows in genes.items()}
+    instances = bags_of(checkpoint, cohort, patients)
+    targets = {name: rows[instances.patient] for name, rows in targets.items()}
+    dataset = BagDataset(instances, checkpoint.scalers, targets)
+    with lease(device) as where:
         network.to(where)
         for index in range(len(dataset)):
             batch = _move(collate([dataset[index]]), where)
             batch["genes"] = batch.pop("targets")
-            output = network(batch)
-            for name in ("logits", *SUBSPACES):
-                for level, value in output.get(name, {}).items():
-                    collected.setdefault(name, {}).setdefault(level, []).append(value.cpu())
             present = {level: mask.any(dim=-1) for level, mask in batch["mask"].items()}
-            for level, value in present.items():
-                collected.setdefault("present", {}).setdefault(level, []).append(value.cpu())
-    return {name: {level: torch.cat(parts) for level, parts in levels.items()} for name, levels in collected.items()}
+            with torch.inference_mode():
+                output = network(batch)
+            yield {**output, "present": present}
+
+
+def bags_of(checkpoint: Checkpoint, cohort: Cohort, patients: list[str]) -> Instances:
+    """The bags that a network reads of some patients: what it was trained on."""
+    return Instances.of(cohort.bags, patients, checkpoint.provenance.get("slides", "bag"))
 
 
 def _move(value, device):
@@ -112,11 +172,18 @@ def _move(value, device):
 
 
 def _predict_network(checkpoint: Checkpoint, cohort: Cohort, patients: list[str], device: str) -> np.ndarray:
+    import torch
+
     from histill.methods.outputs import fuse, risk
+    from histill.methods.slides import mean_over_slides
 
     outputs = network_outputs(checkpoint, cohort, patients, device=device)
     survival = checkpoint.labels.task.type == "survival"
-    fused = fuse(outputs["logits"], outputs["present"], survival)
+    rule = checkpoint.arguments.get("magnifications", "mean")
+    fused = fuse(outputs["logits"], outputs["present"], survival, rule=rule)
+    present = torch.stack(list(outputs["present"].values())).any(dim=0)
+    patient = torch.from_numpy(bags_of(checkpoint, cohort, patients).patient)
+    fused = mean_over_slides(fused, present, patient)
     return (risk(fused).unsqueeze(1) if survival else fused).double().numpy()
 
 

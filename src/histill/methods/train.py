@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from histill.cohort.tasks import Task
+from histill.data.bags import Instances
 from histill.data.expression import ExpressionTransform
 from histill.data.expression_table import ExpressionTable
 from histill.data.fold import TRAIN, VALIDATION, Cohort, Labels, fit_expression, fit_features
 from histill.errors import HistillError
+from histill.methods import ablation
 from histill.methods.checkpoint import Checkpoint
+from histill.methods.progress import TrainingProgress
 from histill.provenance import digest, read_json, write_json
 from histill.stages import MODELS, READS, model_recipe
-from histill.subspaces import SUBSPACES
 
 TRANSCRIPTOME = "transcriptome"  # what linear models read: every gene, as one set
+UNFINISHED = "resume.safetensors"  # state of a run that is not done (`histill.methods.resume`)
 
 
 def run_folder(results: str | Path, task: str, method: str, stage: str, fold: int, seed: int) -> Path:
@@ -40,11 +45,17 @@ def run(
     config: dict[str, Any],
     results: str | Path,
     only: tuple[int, int] | None = None,
+    variant: str | None = None,
     log=print,
 ) -> list[dict[str, Any]]:
-    """Train all folds and seeds (or `only` one) and return their receipts; runs that fit are skipped."""
+    """Train all folds and seeds (or `only` one) and return their receipts; runs that fit are skipped.
+
+    With a `variant` of the ablation (`histill.methods.ablation`), its own models are trained beside the method's.
+    """
     results = Path(results)
     node = MODELS[method][stage]
+    places = {name: ablation.folder(config, variant, method, name, task=task) for name in (stage, *node.after)}
+    config = ablation.configure(config, variant)
     kind = node.kind
     # A distilled student reads the genes through its teacher, in training only.
     needs_genes = "rna" in node.reads or bool(node.after)
@@ -56,36 +67,48 @@ def run(
         "expression": _expression(results, table) if table else None,
     }
     recipe = model_recipe(method, stage, config, task=task)
+    definition = Task.from_config(task, config["tasks"][task])
+    chosen = [only] if only else runs(config, results)
+    what, epochs = f"{task} {places[stage]} {stage}", config["training"]["model"]["epochs"]
     receipts = []
-    for fold, seed in [only] if only else runs(config, results):
-        folder = run_folder(results, task, method, stage, fold, seed)
-        own = {**inputs}
-        if node.after:
-            teacher = run_folder(results, task, method, "teacher", fold, seed)
-            own["teacher"] = read_json(teacher / "receipt.json")["outputs"]
-        done = _receipt(folder)
-        if done and (done["recipe"], done["inputs"]) == (recipe, own):
-            log(f"{task} {method} {stage} fold {fold} seed {seed}: up to date")
-            receipts.append(done)
-            continue
-        (folder / "receipt.json").unlink(missing_ok=True)
-        start = time.perf_counter()
-        context = _Run(Task.from_config(task, config["tasks"][task]), method, kind, fold, seed, cohort, config, folder)
-        checkpoint, figures = context.train()
-        checkpoint.provenance = {"method": method, "stage": stage, "fold": fold, "seed": seed, "recipe": recipe}
-        outputs = checkpoint.write(folder)
-        seconds = round(time.perf_counter() - start, 2)
-        receipt = {
-            "recipe": recipe,
-            "inputs": own,
-            "outputs": outputs,
-            "figures": figures,
-            "notes": checkpoint.expression.notes_ if checkpoint.expression else [],
-            "seconds": seconds,
-        }
-        write_json(folder / "receipt.json", receipt)
-        log(f"{task} {method} {stage} fold {fold} seed {seed}: {figures} ({seconds} s)")
-        receipts.append(receipt)
+    with TrainingProgress(what, runs=len(chosen), epochs=epochs) as progress:
+        for fold, seed in chosen:
+            folder = run_folder(results, task, places[stage], stage, fold, seed)
+            name, own, teacher = f"{what} fold {fold} seed {seed}", {**inputs}, None
+            if node.after:
+                teacher = run_folder(results, task, places["teacher"], "teacher", fold, seed)
+                own["teacher"] = read_json(teacher / "receipt.json")["outputs"]
+            done = _receipt(folder)
+            if done and (done["recipe"], done["inputs"]) == (recipe, own):
+                log(f"{name}: up to date")
+                (folder / UNFINISHED).unlink(missing_ok=True)
+                progress.up_to_date()
+                receipts.append(done)
+                continue
+            (folder / "receipt.json").unlink(missing_ok=True)
+            start = time.perf_counter()
+            progress.begin(f"fold {fold}, seed {seed}")
+            context = _Run(definition, kind, fold, seed, cohort, config, folder, teacher)
+            key = digest([recipe, own, config["training"]["devices"]])
+            checkpoint, figures = context.train(key, name, progress, log)
+            checkpoint.provenance = {"method": method, "stage": stage, "fold": fold, "seed": seed, "recipe": recipe}
+            checkpoint.provenance["slides"] = config["training"]["slides"]
+            outputs = checkpoint.write(folder)
+            seconds = round(time.perf_counter() - start, 2)
+            receipt = {
+                "recipe": recipe,
+                "inputs": own,
+                "outputs": outputs,
+                "figures": figures,
+                "notes": checkpoint.expression.notes_ if checkpoint.expression else [],
+                "seconds": seconds,
+            }
+            write_json(folder / "receipt.json", receipt)
+            for unfinished in (folder / UNFINISHED, folder / "labels" / UNFINISHED):
+                unfinished.unlink(missing_ok=True)
+            progress.done()
+            log(f"{name}: {figures} ({seconds} s)")
+            receipts.append(receipt)
     return receipts
 
 
@@ -107,11 +130,19 @@ class _Run:
     """One fold and seed."""
 
     def __init__(
-        self, task: Task, method: str, kind: str, fold: int, seed: int, cohort: Cohort, config: dict, folder: Path
+        self,
+        task: Task,
+        kind: str,
+        fold: int,
+        seed: int,
+        cohort: Cohort,
+        config: dict,
+        folder: Path,
+        teacher: Path | None,
     ):
         self.task, self.kind, self.fold, self.seed = task, kind, fold, seed
-        self.cohort, self.config, self.folder = cohort, config, folder
-        self.distils = (method, kind) == ("disentangled", "student")
+        self.stream = 100_003 * seed + fold
+        self.cohort, self.config, self.folder, self.teacher = cohort, config, folder, teacher
         modalities = READS[kind]
         self.wanted = {"slide": "slide" in modalities, "rna": "rna" in modalities}
         self.training = cohort.select(task, fold, TRAIN, **self.wanted)
@@ -123,8 +154,13 @@ class _Run:
                 mend="lower folds.n, or remove this method from methods.run",
             )
 
-    def train(self) -> tuple[Checkpoint, dict[str, Any]]:
-        return self._linear() if self.kind.startswith("linear") else self._network()
+    def train(
+        self, key: str, name: str, progress: TrainingProgress, log: Callable[[str], None]
+    ) -> tuple[Checkpoint, dict[str, Any]]:
+        """The trained model and figures for its receipt; `key` is what an unfinished run is known by."""
+        if self.kind.startswith("linear"):
+            return self._linear()
+        return self._network(key, name, progress, log)
 
     def _linear(self) -> tuple[Checkpoint, dict[str, Any]]:
         from histill.methods.baselines.linear import LinearModel
@@ -142,62 +178,79 @@ class _Run:
         figures = {"patients": len(patients), "alpha": model.alpha}
         return Checkpoint(self.kind, labels, {}, model.state(), {}, expression, {}), figures
 
-    def _network(self) -> tuple[Checkpoint, dict[str, Any]]:
+    def _network(self, key: str, name: str, progress, log) -> tuple[Checkpoint, dict[str, Any]]:
         import lightning
 
         from histill.data.module import BagDataModule
         from histill.methods.checkpoint import build_network
-        from histill.methods.trainer import fit
+        from histill.methods.trainer import Run, fit
 
         # One stream a run: a fold's result does not depend on which folds ran before it.
-        lightning.seed_everything(100_003 * self.seed + self.fold, verbose=False)
+        lightning.seed_everything(self.stream, verbose=False)
         options = self.config["training"]["model"]
         labels = Labels.fit(self.task, self.cohort, self.training)
         scalers = fit_features(self.cohort, self.training, seed=self.seed)
         expression = None
         if self.wanted["rna"]:
-            from histill.transcriptome.gene_sets import subspaces
+            from histill.methods.disentangled.training import gene_sets
 
-            expression = fit_expression(self.cohort, self.training, subspaces(self.config), self.config)
+            expression = fit_expression(self.cohort, self.training, gene_sets(self.config), self.config)
         arguments = self._arguments(labels, scalers, expression)
-        module = self._module(build_network(self.kind, arguments), labels)
+        network = build_network(self.kind, arguments)
+        lessons = self._lessons() if self.teacher else None
+        module = self._module(network, labels, lessons)
         data = BagDataModule(
-            self._dataset(self.training, labels, scalers, expression, options["max_tiles"]),
-            self._dataset(self.validation, labels, scalers, expression, None),
+            self._dataset(self.training, labels, scalers, expression, lessons, options["max_tiles"]),
+            self._dataset(self.validation, labels, scalers, expression, lessons, None),
             batch_size=options["batch_size"],
-            seed=100_003 * self.seed + self.fold,
+            seed=self.stream,
         )
-        weights, figures = fit(
-            module, data, options, device=self.config["training"]["device"], curve=self.folder / "curve.csv"
-        )
+        run = Run(self.folder / UNFINISHED, key, self.stream, name, shared=self.folder.parents[3])
+        if lessons is not None and self.config["methods"]["disentangled"]["student"]["begin"] == "labels":
+            self._learn_labels(network, labels, data, run, progress, log)
+        weights, figures = fit(module, data, self.config["training"], run, report=progress.at, log=log)
         figures = {"patients": len(self.training), **figures}
         return Checkpoint(self.kind, labels, arguments, weights, scalers, expression, {}), figures
 
-    def _arguments(self, labels: Labels, scalers, expression) -> dict[str, Any]:
-        shared = {"features": {level: len(s.mean_) for level, s in scalers.items()}, "outputs": labels.outputs}
-        methods = self.config["methods"]
-        if self.kind == "abmil":
-            return {**shared, **methods["abmil"]}
-        model = dict(methods["disentangled"]["model"])
-        if self.kind == "student":
-            return {**shared, "dim": model["dim"], "dropout": model["dropout"]}
-        genes = {subspace: len(names) for subspace, names in expression.genes_.items()}
-        return {**shared, **model, "genes": genes, "members": expression.members_}
+    def _learn_labels(self, network, labels: Labels, data, run, progress, log) -> None:
+        """Train a student on the labels alone before it is taught (published: specification §2.9, stage ii)."""
+        import torch
 
-    def _module(self, network, labels: Labels):
-        options = self.config["training"]["model"]
-        training = {"learning_rate": options["learning_rate"], "weight_decay": options["weight_decay"]}
-        disentangled = self.config["methods"]["disentangled"]
-        from histill.methods.disentangled.module import StudentModule, TeacherModule
+        from histill.methods.trainer import fit
+
+        before = self.folder / "labels" / UNFINISHED
+        first = replace(run, state=before, key=f"{run.key}-labels", name=f"{run.name}, labels")
+        module = self._module(network, labels, None)
+        weights, _ = fit(module, data, self.config["training"], first, report=progress.at, log=log)
+        network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+
+    def _arguments(self, labels: Labels, scalers, expression) -> dict[str, Any]:
+        from histill.methods.disentangled.training import arguments
+
+        features = {level: len(scaler.mean_) for level, scaler in scalers.items()}
+        if self.kind == "abmil":
+            return {"features": features, "outputs": labels.outputs, **self.config["methods"]["abmil"]}
+        return arguments(self.kind, self.config, labels, features, expression)
+
+    def _module(self, network, labels: Labels, lessons):
+        from histill.methods.disentangled.training import student_module, teacher_module
         from histill.methods.module import SupervisedModule
 
+        options = self.config["training"]["model"]
+        training = {"learning_rate": options["learning_rate"], "weight_decay": options["weight_decay"]}
         if self.kind == "teacher":
-            return TeacherModule(network, labels, **disentangled["teacher"], **training)
-        if self.distils:
-            return StudentModule(network, labels, **disentangled["student"], **training)
+            return teacher_module(network, labels, self.config, training)
+        if self.kind == "student":
+            return student_module(network, labels, self.config, training, lessons)
         return SupervisedModule(network, labels, **training)
 
-    def _dataset(self, patients: list[str], labels: Labels, scalers, expression, max_tiles: int | None):
+    def _lessons(self):
+        from histill.methods.disentangled.training import Lessons
+
+        device = self.config["training"]["device"]
+        return Lessons.read(self.teacher, self.cohort, self.training, self.validation, device=device)
+
+    def _dataset(self, patients: list[str], labels: Labels, scalers, expression, lessons, max_tiles: int | None):
         import torch
 
         from histill.data.module import BagDataset
@@ -207,29 +260,12 @@ class _Run:
         targets = {"label": label, "event": event}
         if expression is not None:
             genes = self.cohort.expression.transformed(patients, expression)
-            targets.update({f"genes:{subspace}": torch.from_numpy(genes[subspace]) for subspace in SUBSPACES})
-        if self.distils:
-            targets.update(self._teacher_targets(patients))
-        return BagDataset(patients, self.cohort.bags, scalers, targets, max_tiles=max_tiles, seed=self.seed)
-
-    def _teacher_targets(self, patients: list[str]) -> dict[str, Any]:
-        """The frozen teacher's outputs for patients with RNA; zeros and `taught` 0 for the others."""
-        import torch
-
-        from histill.methods.predict import network_outputs
-
-        teacher = Checkpoint.read(self.folder.parent / "teacher")
-        paired = [patient for patient in patients if self.cohort.value(patient, "has_rna")]
-        rows = torch.tensor([patients.index(patient) for patient in paired])
-        targets = {"taught": torch.zeros(len(patients))}
-        targets["taught"][rows] = 1.0
-        outputs = network_outputs(teacher, self.cohort, paired, device=self.config["training"]["device"])
-        for name in ("logits", *SUBSPACES):
-            for level, value in outputs[name].items():
-                full = torch.zeros(len(patients), value.shape[1])
-                full[rows] = value
-                targets[f"teacher:{name}:{level}"] = full
-        return targets
+            targets.update({f"genes:{subspace}": torch.from_numpy(rows) for subspace, rows in genes.items()})
+        instances = Instances.of(self.cohort.bags, patients, self.config["training"]["slides"])
+        targets = {name: rows[instances.patient] for name, rows in targets.items()}
+        if lessons is not None:
+            targets.update(lessons.targets(instances.names))
+        return BagDataset(instances, scalers, targets, max_tiles=max_tiles, seed=self.stream)
 
 
 def linear_inputs(

@@ -6,6 +6,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from histill.cohort.tasks import Task
 from histill.provenance import read_json
 
 
@@ -62,7 +63,7 @@ def _outcome(name: str, options: dict[str, Any], table: dict[str, list]) -> dict
     facts = {
         "task": name,
         "type": options["type"],
-        "columns": [options["time"], options["event"]] if survival else [options["label"]],
+        "columns": list(Task.from_config(name, options).sources().values()),
         "known": sum(known),
         "known_both": sum(k and b for k, b in zip(known, both, strict=True)),
         "unlabelled": known.count(False),

@@ -7,7 +7,7 @@ from typing import Any
 
 from histill import __version__
 from histill.provenance import atomic_file, read_json
-from histill.report import cohort, run_facts, slides, transcriptome
+from histill.report import cohort, run_facts, slides, subspaces, transcriptome
 from histill.report.page import render
 from histill.report.redact import redact
 from histill.report.wording import verdict
@@ -44,6 +44,7 @@ def collect(config: dict[str, Any], results: Path) -> dict[str, Any]:
     inspected = slides.slide_facts(results, receipts)
     pictures, pictured = slides.gallery(results, inspected, config["report"]["max_slides"])
     tasks = [_task(name, config, results) for name in config["tasks"]]
+    mapped = [(name, subspaces.subspace_facts(name, config, results)) for name in config["tasks"]]
     facts = {
         "title": config["report"]["title"],
         "version": __version__,
@@ -77,6 +78,7 @@ def collect(config: dict[str, Any], results: Path) -> dict[str, Any]:
         "legend": slides.legend() if pictures else None,
         "expression": transcriptome.transcriptome_figure(config, results),
         "tasks": tasks,
+        "subspaces": [(task, found) for task, found in mapped if found],
     }
 
 

@@ -10,6 +10,8 @@ from histill.methods.attention import Gate, Projection, masked_softmax
 class ABMIL(nn.Module):
     """The slide alone -> logits at every level."""
 
+    magnifications = "mean"
+
     def __init__(self, features: dict[str, int], outputs: int, *, dim: int, dropout: float):
         super().__init__()
         self.project = nn.ModuleDict({level: Projection(width, dim, dropout) for level, width in features.items()})
