@@ -180,3 +180,32 @@ def test_text_of_the_command_line_becomes_what_the_schema_wants():
     assert complete["seeds"] == [0, 1]
     for wrong in ("0.25x", "", "1_0", "٣", "0x10"):
         assert "tiles.overlap" in problems({"results": "r", "demo": {}, "tiles": {"overlap": wrong}})[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": {"heads": 3}}, "3 heads do not divide a width of 128"),
+        ({"teacher": {"lambda_variance": 1}}, "lambda_variance': the network 'attention' has no such term"),
+        ({"model": {"network": "deformable"}}, "lambda_gene': the network 'deformable' has no such term"),
+        ({"preset": "published", "model": {"network": "attention"}}, "lambda_variance"),
+        ({"preset": "publishd"}, "publishd"),
+        ({"preset": ["default"]}, "preset"),
+    ],
+)
+def test_options_of_the_disentangled_method_that_do_not_fit_are_refused(options, message):
+    found = problems({"cohort": {}, "methods": {"disentangled": options}})
+    assert any(message in problem for problem in found)
+
+
+def disentangled(**options):
+    return config.complete({"cohort": {}, "methods": {"disentangled": options}})["methods"]["disentangled"]
+
+
+def test_presets_fill_what_is_not_given():
+    published = disentangled(preset="published", model={"dim": 64, "heads": None}, student=None)
+    assert disentangled()["model"]["network"] == "attention"
+    assert published["model"] | {"dim": 128} == disentangled(preset="published")["model"]
+    assert (published["model"]["dim"], published["model"]["heads"]) == (64, 8)
+    assert published["student"]["distance"] == "mse"
+    assert disentangled(**disentangled()) == disentangled()

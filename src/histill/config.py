@@ -13,6 +13,7 @@ from typing import Any
 
 from histill.errors import ConfigError, HistillError
 
+_NO_TERM = {"attention": ["lambda_variance"], "deformable": ["lambda_rebuild", "lambda_gene", "lambda_map"]}
 SCHEMAS = Path(__file__).parent / "schemas"
 NUMBER = re.compile(r"[-+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]+)?")
 UNSAFE = re.compile(r"""[\x00-\x1f\x7f{}\\*?"'`$;&|<>!\[\]]|^-|^~|^\s|\s$|://""")
@@ -35,7 +36,11 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
     form = schema("config")
     filled = _fill(copy.deepcopy(config), form)
     errors = sorted(Draft202012Validator(form).iter_errors(filled), key=lambda error: [str(p) for p in error.path])
-    problems = [_explain(error) for error in errors] or [*_unusable(filled), *_check_results(filled["results"])]
+    problems = [_explain(error) for error in errors] or [
+        *_unusable(filled),
+        *_check_results(filled["results"]),
+        *check_disentangled(filled["methods"]["disentangled"]),
+    ]
     if problems:
         raise ConfigError(problems)
     filled["results"] = os.path.normpath(filled["results"])
@@ -166,6 +171,16 @@ def _check_results(path: str) -> Iterator[str]:
         yield "config key 'results': '/' is the root of the file system; name a folder below it"
     elif os.path.exists(path) and not os.path.isdir(path):
         yield f"config key 'results': '{path}' is a file, not a folder"
+
+
+def check_disentangled(options: dict[str, Any]) -> Iterator[str]:
+    """Widths the network cannot have, and terms of the loss that it has no output for."""
+    at, model = "config key 'methods.disentangled", options["model"]
+    if model["dim"] % model["heads"]:
+        yield f"{at}.model.heads': {model['heads']} heads do not divide a width of {model['dim']}"
+    for term in _NO_TERM[model["network"]]:
+        if options["teacher"][term]:
+            yield f"{at}.teacher.{term}': the network '{model['network']}' has no such term; set it to 0"
 
 
 def _explain(error: Any) -> str:

@@ -145,11 +145,13 @@ class Plan:
 
     def training_gpus(self, method: str) -> int:
         """GPUs a training job of a method asks for; linear models have no use for one."""
-        return int(self.config["training"]["device"] != "cpu" and not method.startswith("linear"))
+        if self.config["training"]["device"] == "cpu" or method.startswith("linear"):
+            return 0
+        return self.config["training"]["devices"]
 
     def prediction_gpus(self) -> int:
-        """GPUs a prediction job asks for: as the most demanding of its models."""
-        return max(self.training_gpus(method) for method in self.config["methods"]["run"])
+        """GPUs a prediction job asks for: one where any of its models has use for it."""
+        return min(1, max(self.training_gpus(method) for method in self.config["methods"]["run"]))
 
     def training_stages(self) -> list[tuple[str, str]]:
         """(method, stage) of everything the config trains."""
@@ -171,7 +173,6 @@ def load(config: dict[str, Any] | str | Path) -> Plan:
     problems.extend(checks.gene_sets(complete))
     problems.extend(_check_encoder(complete))
     problems.extend(_check_methods(complete))
-    problems.extend(_check_disentangled(complete["methods"]["disentangled"]))
     if problems:
         raise ConfigError(problems)
     imports = complete["features"]["source"] != "extract"
@@ -268,18 +269,3 @@ def _check_methods(config: dict[str, Any]) -> list[str]:
         for method in config["methods"]["run"]
         if any("rna" in node.reads for node in MODELS[method].values())
     ]
-
-
-def _check_disentangled(options: dict[str, Any]) -> list[str]:
-    """Terms of the loss that the chosen network has no outputs for, and shapes it cannot have."""
-    model, teacher = options["model"], options["teacher"]
-    at = "config key 'methods.disentangled"
-    absent = {"attention": ["lambda_variance"], "deformable": ["lambda_gene", "lambda_map"]}[model["network"]]
-    problems = [
-        f"{at}.teacher.{name}': the {model['network']} network has no such term; set it to 0"
-        for name in absent
-        if teacher[name]
-    ]
-    if model["dim"] % model["heads"]:
-        problems.append(f"{at}.model.heads': {model['heads']} heads do not divide a width of {model['dim']}")
-    return problems

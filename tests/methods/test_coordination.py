@@ -262,6 +262,13 @@ def test_several_devices_make_the_change_of_all_their_patients(tmp_path):
             torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
 
 
+def test_published_rule_goes_by_the_scores_of_all_batches_of_a_step():
+    """Two halves of the patients as two batches of a step give what all of them give at once."""
+    whole, halves = gradients(module("head")), gradients(module("head"), batch=4, accumulate_grad_batches=2)
+    for name, gradient in whole.items():
+        torch.testing.assert_close(gradient, halves[name], atol=1e-6, rtol=1e-4)
+
+
 def test_published_rule_sees_the_whole_step():
     plain, mended = gradients(module("none")), gradients(module("head"))
     head = "head.10x.weight"

@@ -63,6 +63,8 @@ def test_losses_are_computed_in_single_precision():
     from histill.methods.module import SupervisedModule
 
     class Half(torch.nn.Module):
+        magnifications = "mean"
+
         def forward(self, batch):
             return {"logits": {"10x": torch.full((2, 4), -9.0, dtype=torch.bfloat16)}}
 

@@ -55,7 +55,10 @@ def test_the_student_predicts_patients_without_rna_and_without_outcome(finished)
 
 
 def test_no_pickle_anywhere_in_the_results(finished):
-    suffixes = {path.suffix for path in (finished.work / "results" / "models").rglob("*") if path.is_file()}
+    files = [path for path in (finished.work / "results" / "models").rglob("*") if path.is_file()]
+    logs = {path.name.partition(".out.")[0] for path in files if path.parent.name == "logs"}
+    assert logs <= {"events", "hparams.yaml"}
+    suffixes = {path.suffix for path in files if path.parent.name != "logs"}
     assert suffixes <= {".json", ".safetensors", ".csv", ".parquet"}
 
 

@@ -10,6 +10,7 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
+from histill.config import check_disentangled
 from histill.errors import HistillError
 from histill.provenance import digest
 from histill.stages import MODELS, model_recipe, recipe
@@ -112,6 +113,8 @@ def check(config: dict[str, Any]) -> list[str]:
         if reason := _idle(config, variant):
             key = "own" if variant.name in options["own"] else "variants"
             problems.append(f"config key 'ablation.{key}': '{variant.name}' {reason}; leave it out")
+        changed = configure(config, variant.name)["methods"][METHOD]
+        problems += [f"variant '{variant.name}' of the ablation: {problem}" for problem in check_disentangled(changed)]
     if not problems and not variants(config):
         problems.append("config key 'ablation.variants': there is no variant; name one, or leave the key out")
     return problems

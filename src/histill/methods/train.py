@@ -188,7 +188,10 @@ class _Run:
         # One stream a run: a fold's result does not depend on which folds ran before it.
         lightning.seed_everything(self.stream, verbose=False)
         options = self.config["training"]["model"]
-        labels = Labels.fit(self.task, self.cohort, self.training)
+        # On all patients with a slide, whoever has RNA: a teacher and its student must mean the same by an interval.
+        labels = Labels.fit(
+            self.task, self.cohort, self.cohort.select(self.task, self.fold, TRAIN, slide=True, rna=False)
+        )
         scalers = fit_features(self.cohort, self.training, seed=self.seed)
         expression = None
         if self.wanted["rna"]:

@@ -67,6 +67,7 @@ class TeacherModule(SupervisedModule):
         self.confidence = SmoothedConfidence(len(model.subspaces))
         self._alone: dict[str, Tensor] = {}
         self._seen: Tensor | None = None
+        self._step: list[Tensor] = []  # scores of the batches of a step
         self._change: list[Tensor] = []
 
     def extra_losses(self, output: dict, batch: dict) -> dict[str, Tensor]:
@@ -126,7 +127,9 @@ class TeacherModule(SupervisedModule):
     def training_step(self, batch: dict, index: int) -> Tensor:
         total = super().training_step(batch, index)
         if self.coordination != "none" and len(self._alone) > 1:
-            scores = self.confidence.update(_mean_over_ranks(self._seen))
+            seen = _mean_over_ranks(self._seen)
+            self._step.append(seen)
+            scores = self.confidence.update(seen)
             self._change = self._resolve(scores) if self.coordination == "shared" else []
         self._alone = {}
         return total
@@ -162,12 +165,13 @@ class TeacherModule(SupervisedModule):
         self._change = []
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """The published rule, on the step's whole gradient."""
-        if self.coordination != "head" or len(self.model.subspaces) != 2:
+        """The published rule, on the step's whole gradient and by the scores of all its batches."""
+        scores, self._step = self._step, []
+        if self.coordination != "head" or not scores:
             return
         for head in self.model.head.values():
             if head.weight.grad is not None:
-                head.weight.grad.copy_(coordinate_rows(head.weight.grad, self._seen))
+                head.weight.grad.copy_(coordinate_rows(head.weight.grad, torch.stack(scores).mean(dim=0)))
 
 
 def _mean_over_ranks(value: Tensor) -> Tensor:
