@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from histill.data.geometry import Geometry, read_geometry
-from histill.features.store import count_valid, group_names, read_group, read_rows
+from histill.data.geometry import COARSE, FINE, Geometry, read_geometry
+from histill.features.store import counts, read_group, read_rows
 
 CACHE_BYTES = 2 << 30
 SAMPLE_ROWS = 32_768  # of all bags together
@@ -38,6 +40,8 @@ class _Cache:
 class BagReader:
     """Reads bags from the feature stores, keeping the most recent ones in memory up to 2 GiB.
 
+    A magnification that a store lacks has no tiles in its slide: zero rows, as if none were valid.
+
     Parameters
     ----------
     folder
@@ -49,15 +53,40 @@ class BagReader:
     def __init__(self, folder: str | Path, slides: dict[str, list[str]]):
         self.folder = Path(folder)
         self.slides = {bag: list(ids) for bag, ids in slides.items() if len(ids)}
-        first = next((ids[0] for ids in self.slides.values()), None)
-        self.levels = group_names(self.folder / f"{first}.zarr") if first else []
         self._cache = _Cache()
-        self._counts: dict[tuple[str, str], int] = {}
+        self._groups: dict[str, dict[str, dict[str, Any]]] = {}
+
+    @cached_property
+    def features(self) -> dict[str, int]:
+        """Magnification -> number F of features: of all stores together, or what a model reads (`at`).
+
+        The record of every store is read for it once.
+        """
+        groups = [self._slide_groups(slide) for ids in self.slides.values() for slide in ids]
+        known = {level: group["dim"] for own in groups for level, group in own.items()}
+        return dict(sorted(known.items()))
+
+    @property
+    def levels(self) -> list[str]:
+        """Magnifications, sorted."""
+        return list(self.features)
+
+    def at(self, features: dict[str, int]) -> BagReader:
+        """A reader of the same bags at the magnifications of a model: name -> number of features."""
+        reader = self._like(self.slides)
+        reader.features = dict(sorted(features.items()))
+        return reader
 
     def per_slide(self) -> BagReader:
-        """A reader of the same slides, each a bag of its own, named by its id; both share what they keep in memory."""
-        reader = BagReader(self.folder, {slide: [slide] for ids in self.slides.values() for slide in ids})
-        reader._cache, reader._counts = self._cache, self._counts
+        """A reader of the same slides, each a bag of its own, named by its id."""
+        reader = self._like({slide: [slide] for ids in self.slides.values() for slide in ids})
+        reader.features = self.features
+        return reader
+
+    def _like(self, slides: dict[str, list[str]]) -> BagReader:
+        """A reader of other bags that shares what is kept in memory."""
+        reader = BagReader(self.folder, slides)
+        reader._cache, reader._groups = self._cache, self._groups
         return reader
 
     def read(self, bag: str) -> dict[str, np.ndarray]:
@@ -69,23 +98,33 @@ class BagReader:
         key = (*self.slides[bag], level)
         x = self._cache.get(key)
         if x is None:
-            groups = [read_group(store, level) for store in self._stores(bag)]
-            x = np.concatenate([group.x[group.valid] for group in groups])
+            groups = [read_group(self._store(slide), level) for slide in self.slides_with(bag, level)]
+            x = np.concatenate([self._nothing(level), *(group.x[group.valid] for group in groups)])
             self._cache.put(key, x)
         return x
 
     def geometry(self, bag: str) -> Geometry:
         """Where the bag's valid tiles lie, in the order of their features."""
-        key = (*self.slides[bag], "geometry")
+        key = (*self.slides[bag], tuple(self.levels), "geometry")
         found = self._cache.get(key)
         if found is None:
-            found = read_geometry(self._stores(bag), self.levels)
+            slides = [(slide, self._slide_groups(slide)) for slide in self.slides[bag]]
+            parts = [read_geometry([self._store(slide)], [x for x in self.levels if x in own]) for slide, own in slides]
+            found = _joined(parts, self.levels)
             self._cache.put(key, found)
         return found
 
     def count(self, bag: str, level: str) -> int:
         """Number N of the bag's valid tiles at a magnification, without reading them."""
         return sum(self._slide_counts(bag, level))
+
+    def has_tiles(self, bag: str) -> bool:
+        """Whether the bag has a valid tile at any magnification."""
+        return any(self.count(bag, level) for level in self.levels)
+
+    def slides_with(self, bag: str, level: str) -> list[str]:
+        """Ids of the bag's slides whose store has a magnification, in the order of their tiles."""
+        return [slide for slide in self.slides[bag] if level in self._slide_groups(slide)]
 
     def rows(self, bag: str, level: str, rows: np.ndarray) -> np.ndarray:
         """Rows [K, F] of `read_level` by their numbers [K]; of what is not in memory no more than these is read."""
@@ -95,10 +134,10 @@ class BagReader:
         starts = np.cumsum([0, *self._slide_counts(bag, level)])
         slide = np.searchsorted(starts, rows, side="right") - 1
         parts = [
-            read_rows(store, level, rows[slide == index] - starts[index])
-            for index, store in enumerate(self._stores(bag))
+            read_rows(self._store(self.slides[bag][index]), level, rows[slide == index] - starts[index])
+            for index in np.unique(slide)
         ]
-        return np.concatenate(parts)[np.argsort(np.argsort(slide, kind="stable"))]
+        return np.concatenate([self._nothing(level), *parts])[np.argsort(np.argsort(slide, kind="stable"))]
 
     def sample(self, bags: list[str], level: str, *, rows: int, seed: int) -> np.ndarray:
         """Random rows [M, F] of every bag, float32: what scaling is fitted on.
@@ -127,14 +166,40 @@ class BagReader:
             means.append(np.divide(total, known.sum(axis=0), out=np.full(x.shape[1], np.nan), where=known.any(axis=0)))
         return np.concatenate(means)
 
-    def _stores(self, bag: str) -> list[Path]:
-        return [self.folder / f"{slide}.zarr" for slide in self.slides[bag]]
+    def _store(self, slide: str) -> Path:
+        return self.folder / f"{slide}.zarr"
+
+    def _slide_groups(self, slide: str) -> dict[str, dict[str, Any]]:
+        """Groups of a slide's store (`histill.features.store.counts`)."""
+        if slide not in self._groups:
+            self._groups[slide] = counts(self._store(slide))
+        return self._groups[slide]
 
     def _slide_counts(self, bag: str, level: str) -> list[int]:
-        for slide in self.slides[bag]:
-            if (slide, level) not in self._counts:
-                self._counts[slide, level] = count_valid(self.folder / f"{slide}.zarr", level)
-        return [self._counts[slide, level] for slide in self.slides[bag]]
+        groups = [self._slide_groups(slide) for slide in self.slides[bag]]
+        return [own[level]["valid"] if level in own else 0 for own in groups]
+
+    def _nothing(self, level: str) -> np.ndarray:
+        """Zero rows of a magnification, of the type that gives way to any other."""
+        return np.zeros((0, self.features[level]), np.float16)
+
+
+def _joined(slides: list[Geometry], levels: list[str]) -> Geometry:
+    """Geometry of a bag's slides, one after the other; a magnification that a slide lacks has no tiles in it."""
+    none = np.zeros((0, 3), np.int32)
+    cells: dict[str, list[np.ndarray]] = {level: [none] for level in levels}
+    parents, coarse_tiles = [np.zeros(0, np.int32)], 0
+    for number, slide in enumerate(slides):
+        for level, own in slide.cells.items():
+            cells[level].append(np.where(own >= 0, own + np.array([number, 0, 0], np.int32), own))
+        unknown = np.full(len(slide.cells.get(FINE, none)), -1, np.int32)
+        own = unknown if slide.parents is None else slide.parents
+        parents.append(np.where(own >= 0, own + np.int32(coarse_tiles), own))
+        coarse_tiles += len(slide.cells.get(COARSE, none))
+    both = COARSE in levels and FINE in levels
+    return Geometry(
+        {level: np.concatenate(parts) for level, parts in cells.items()}, np.concatenate(parents) if both else None
+    )
 
 
 @dataclass(frozen=True)

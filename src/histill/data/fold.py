@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from histill.data.expression import ExpressionTransform, GeneSets
 from histill.data.expression_table import ExpressionTable
 from histill.data.labels import class_weights, survival_bin, survival_edges
 from histill.data.scaling import WinsorizedScaler
+from histill.errors import HistillError
 from histill.provenance import read_json
 
 TRAIN, VALIDATION, TEST, UNLABELLED = "train", "validation", "test", "unlabelled"
@@ -137,12 +139,32 @@ class Labels:
         return cls(task, meta["classes"], np.array(meta["edges"]), np.array(meta["weights"]))
 
 
-def fit_features(cohort: Cohort, training: list[str], *, seed: int) -> dict[str, WinsorizedScaler]:
-    """Feature scaling by magnification, fitted on tiles of the training patients that have a slide."""
+def fit_features(
+    cohort: Cohort, training: list[str], *, seed: int, log: Callable[[str], None] = print
+) -> dict[str, WinsorizedScaler]:
+    """Feature scaling by magnification, fitted on tiles of the training patients that have a slide.
+
+    A magnification of which they have no tile is left out: nothing can be learned of it in this fold.
+
+    Raises
+    ------
+    HistillError
+        Where no training patient has a valid tile.
+    """
     with_slide = [patient for patient in training if cohort.value(patient, "has_slide")]
+    levels = cohort.bags.levels
+    seen = [level for level in levels if any(cohort.bags.count(patient, level) for patient in with_slide)]
+    if not seen:
+        raise HistillError(
+            f"none of {len(with_slide)} training patients with a slide has a valid tile",
+            mend="look at the slides with: histill doctor <slide>, and extract or import them again",
+        )
+    for level in levels:
+        if level not in seen:
+            log(f"magnification {level} is left out of this fold: no training patient has a tile of it")
     return {
         level: WinsorizedScaler(clip=10.0).fit(cohort.bags.sample(with_slide, level, rows=SCALING_ROWS, seed=seed))
-        for level in cohort.bags.levels
+        for level in seen
     }
 
 

@@ -195,6 +195,9 @@ def _fill(receipt: Receipt, job, slide: Slide, chosen: list[Chosen]) -> None:
     if rows == 0:
         receipt.state, receipt.reason = EMPTY, "no tile is kept, so the bag is empty"
         receipt.mend = "look at the overview with: histill doctor <slide>"
+    elif receipt.counts["unreadable"] == rows:
+        receipt.state, receipt.reason = EMPTY, f"none of {rows} tiles could be read, so the bag is empty"
+        receipt.mend = "copy or download the slide again"
     elif receipt.counts["unreadable"]:
         receipt.warnings.append(f"{receipt.counts['unreadable']} of {rows} tiles could not be read")
 

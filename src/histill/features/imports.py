@@ -196,6 +196,11 @@ def import_bags(
                 f"{common_group}",
                 mend="extract the slide again at the magnification of the others, or import the two as two encoders",
             )
+        if rows and not bag.valid.any():
+            raise SlideError(
+                f"{slide.path}: every row holds a value that is not finite, or is flagged as unreadable",
+                mend="extract it again",
+            )
         receipt.warnings = bag.warnings
         fits = not rows or np.abs(bag.x).max() <= np.finfo(np.float16).max
         group = Group(bag.x.astype(np.float16 if fits else np.float32), bag.spatial, {"valid": bag.valid})
@@ -206,8 +211,6 @@ def import_bags(
         if rows == 0:
             receipt.state, receipt.reason = EMPTY, f"{slide.path} holds a bag of zero rows"
             receipt.mend = "check the tissue of the slide where the features were made"
-        elif not bag.valid.any():
-            raise SlideError(f"{slide.path}: every row holds a value that is not finite", mend="extract it again")
 
     return run_batch("features", slides, work, results=results, recipe=recipe, inputs=inputs, on_error=on_error)
 

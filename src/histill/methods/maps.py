@@ -104,7 +104,7 @@ def _columns(prefix: str, subspaces: list[str]) -> list[str]:
 def _places(reader: BagReader, bag: str, level: str) -> dict[str, Any]:
     """What and where the valid tiles of a bag are, in the order of its features."""
     slides, spatial, tiles = [], [np.zeros((0, 2), np.int64)], [np.zeros(0, np.int32)]
-    for slide in reader.slides[bag]:
+    for slide in reader.slides_with(bag, level):
         group = read_group(reader.folder / f"{slide}.zarr", level, features=False)
         rows = np.flatnonzero(group.valid)
         slides += [slide] * len(rows)

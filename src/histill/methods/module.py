@@ -28,7 +28,7 @@ class SupervisedModule(lightning.LightningModule):
         self.survival = labels.task.type == "survival"
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.register_buffer("weights", None if self.survival else torch.tensor(labels.weights, dtype=torch.float32))
-        self._validation = (0.0, 0)  # sum of the patients' losses, number of patients
+        self._validation = torch.zeros(3, dtype=torch.float64)  # of the patients: task loss, all loss, number
 
     def inputs(self, batch: dict) -> dict:
         """A batch as the network reads it: `genes`, subspace -> [B, n], where there are such targets."""
@@ -63,7 +63,7 @@ class SupervisedModule(lightning.LightningModule):
         return total
 
     def on_validation_epoch_start(self) -> None:
-        self._validation = (0.0, 0)
+        self._validation = torch.zeros(3, dtype=torch.float64)
 
     def validation_step(self, batch: dict, index: int) -> None:
         """Of one patient, in one bag or in one a slide (`BagDataModule`)."""
@@ -71,14 +71,14 @@ class SupervisedModule(lightning.LightningModule):
         output, present = self._output(batch), torch.stack(list(_present(batch).values())).any(dim=0)
         own = mean_over_slides(self.fused(output, batch), present, torch.zeros_like(batch["targets"]["label"]))
         label, event = batch["targets"]["label"][:1], batch["targets"]["event"][:1]
-        terms = [task_loss(own, label, event, self.weights), *self.extra_losses(output, batch).values()]
-        total, patients = self._validation
-        self._validation = total + sum(term.double().mean().item() for term in terms), patients + 1
+        task = task_loss(own, label, event, self.weights).double().item()
+        others = sum(term.double().mean().item() for term in self.extra_losses(output, batch).values())
+        self._validation += torch.tensor([task, task + others, 1.0], dtype=torch.float64)
 
     def on_validation_epoch_end(self) -> None:
         # Ranks have different numbers of patients.
-        sums = torch.tensor(self._validation, dtype=torch.float64, device=self.device)
-        total, patients = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        task, total, patients = self.trainer.strategy.reduce(self._validation.to(self.device), reduce_op="sum")
+        self.log("validation_task", (task / patients).float(), sync_dist=True)
         self.log("validation_loss", (total / patients).float(), sync_dist=True)
 
     def configure_optimizers(self) -> dict:

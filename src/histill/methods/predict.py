@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from histill.cohort.tasks import Task
-from histill.data.bags import Instances
+from histill.data.bags import BagReader, Instances
 from histill.data.expression_table import ExpressionTable
 from histill.data.fold import TEST, Cohort
+from histill.errors import HistillError
 from histill.methods import ablation, maps
 from histill.methods.checkpoint import Checkpoint
 from histill.methods.train import linear_inputs, run_folder, runs
 from histill.provenance import atomic_file, digest, file_digest, read_json, write_json
-from histill.stages import MODELS, READS, recipe
+from histill.stages import MODELS, READS, model_recipe, recipe
 
 PREDICTIONS = "predictions.parquet"
 MAPPED = ("disentangled", "student")
@@ -29,6 +30,11 @@ def run(
 
     The distilled student's first seed also leaves its maps (`histill.methods.maps`) of the test patients, so that every
     patient is mapped once. Returns the receipt.
+
+    Raises
+    ------
+    HistillError
+        Where a run was trained under another config, or by another version, than what is asked for now.
     """
     results = Path(results)
     definition = Task.from_config(task, config["tasks"][task])
@@ -39,27 +45,39 @@ def run(
     slide_only = Cohort.read(results, config["features"]["encoder"])
     paired = None
     outputs = {}
+    option = f" --variant {variant}" if variant else ""
     for node in stages:
         method, stage = node.method, node.stage
         needs_genes = "rna" in MODELS[method][stage].reads
         if needs_genes and paired is None:
             paired = Cohort.read(results, config["features"]["encoder"], ExpressionTable.read(results, config))
         cohort = paired if needs_genes else slide_only
+        wanted = model_recipe(method, stage, ablation.configure(config, variant), task=task)
         for fold, seed in runs(config, results):
             folder = run_folder(results, task, node.folder, stage, fold, seed)
             trained = read_json(folder / "receipt.json")
+            if trained["recipe"] != wanted:
+                raise HistillError(
+                    f"{folder}: the model was trained under another config, or by another version of histill",
+                    mend=f"train again: histill train --task {task} --method {method} --stage {stage}{option}",
+                )
             mapped = (node.folder, stage, seed) == (*MAPPED, config["seeds"][0])
             key = digest([trained["outputs"], trained["inputs"], recipe("predict", config, task=task), mapped])
             marker = folder / "predictions.json"
             if not _done(marker, key):
                 checkpoint, device = Checkpoint.read(folder), config["training"]["device"]
-                table = predict(checkpoint, cohort, definition, fold, device=device)
+                name = f"{task} {node.folder} {stage} fold {fold} seed {seed}"
+                said: list[str] = []
+                table = predict(checkpoint, cohort, definition, fold, device=device, log=said.append)
                 _write(folder / PREDICTIONS, table)
                 files = [PREDICTIONS]
                 if mapped:
-                    files += _map(folder, checkpoint, cohort, definition, fold, device)
+                    rows = zip(table["patient_id"], table["split"], strict=True)
+                    tested = [patient for patient, split in rows if split == TEST]
+                    files += _map(folder, checkpoint, cohort, tested, device)
                 write_json(marker, {"key": key, "outputs": {name: file_digest(folder / name) for name in files}})
-                log(f"{task} {node.folder} {stage} fold {fold} seed {seed}: {len(table['patient_id'])} patients")
+                for line in (*said, f"{len(table['patient_id'])} patients"):
+                    log(f"{name}: {line}")
             place = folder.relative_to(results).as_posix()
             outputs |= {f"{place}/{name}": value for name, value in read_json(marker)["outputs"].items()}
     receipt = {"stage": "predict", "task": task, "recipe": recipe("predict", config, task=task), "outputs": outputs}
@@ -74,17 +92,25 @@ def _done(marker: Path, key: str) -> bool:
     return done["key"] == key and all((marker.parent / name).exists() for name in done["outputs"])
 
 
-def _map(folder: Path, checkpoint: Checkpoint, cohort: Cohort, task: Task, fold: int, device: str) -> tuple[str, ...]:
-    """Write the maps of the test patients; returns the files' names."""
-    patients = cohort.select(task, fold, TEST, slide=True, rna=False)
+def _map(folder: Path, checkpoint: Checkpoint, cohort: Cohort, patients: list[str], device: str) -> tuple[str, ...]:
+    """Write the maps of some patients; returns the files' names."""
     outputs = each_output(checkpoint, cohort, patients, device=device)
     maps.write(folder, bags_of(checkpoint, cohort, patients), patients, checkpoint.arguments["subspaces"], outputs)
     return maps.TILES, maps.TOKENS
 
 
-def predict(checkpoint: Checkpoint, cohort: Cohort, task: Task, fold: int, *, device: str = "auto") -> dict[str, list]:
+def predict(
+    checkpoint: Checkpoint,
+    cohort: Cohort,
+    task: Task,
+    fold: int,
+    *,
+    device: str = "auto",
+    log: Callable[[str], None] = print,
+) -> dict[str, list]:
     """Columns of a prediction table for every patient that has what the model reads.
 
+    A patient with a slide but no valid tile at any magnification of the model is left out, and named in the log.
     `imputed_genes`, of models that read transcriptomes, counts a patient's genes that were not measured and stand at
     the training mean.
     """
@@ -95,6 +121,12 @@ def predict(checkpoint: Checkpoint, cohort: Cohort, task: Task, fold: int, *, de
         if ("slide" not in needs or cohort.value(patient, "has_slide"))
         and ("rna" not in needs or cohort.value(patient, "has_rna"))
     )
+    if "slide" in needs:
+        reader = _reader(checkpoint, cohort)
+        bare = [patient for patient in patients if not reader.has_tiles(patient)]
+        patients = sorted(set(patients) - set(bare))
+        if bare:
+            log(f"not predicted, as there is no valid tile of them: {', '.join(bare)}")
     if checkpoint.kind.startswith("linear"):
         values = _predict_linear(checkpoint, cohort, patients)
     else:
@@ -163,8 +195,14 @@ def each_output(
 
 
 def bags_of(checkpoint: Checkpoint, cohort: Cohort, patients: list[str]) -> Instances:
-    """The bags that a network reads of some patients: what it was trained on."""
-    return Instances.of(cohort.bags, patients, checkpoint.provenance.get("slides", "bag"))
+    """The bags that a network reads of some patients, at the magnifications it was trained on."""
+    return Instances.of(_reader(checkpoint, cohort), patients, checkpoint.provenance.get("slides", "bag"))
+
+
+def _reader(checkpoint: Checkpoint, cohort: Cohort) -> BagReader:
+    """Bags as a model reads them; linear models read those of the whole cohort as they are."""
+    features = {level: len(scaler.mean_) for level, scaler in checkpoint.scalers.items()}
+    return cohort.bags.at(features) if features else cohort.bags
 
 
 def _move(value, device):

@@ -145,14 +145,20 @@ class _Run:
         self.cohort, self.config, self.folder, self.teacher = cohort, config, folder, teacher
         modalities = READS[kind]
         self.wanted = {"slide": "slide" in modalities, "rna": "rna" in modalities}
-        self.training = cohort.select(task, fold, TRAIN, **self.wanted)
-        self.validation = cohort.select(task, fold, VALIDATION, **self.wanted)
+        self.training = self._usable(TRAIN)
+        self.validation = self._usable(VALIDATION)
         if len(self.training) < 4 or not self.validation:
             raise HistillError(
                 f"task '{task.name}', fold {fold}: {len(self.training)} training and {len(self.validation)} validation "
                 f"patients have {' and '.join(modalities)}; that is too few to train '{kind}'",
                 mend="lower folds.n, or remove this method from methods.run",
             )
+
+    def _usable(self, split: str) -> list[str]:
+        """Patients of a split that have what the model reads; a slide without any valid tile is none."""
+        chosen = self.cohort.select(self.task, self.fold, split, **self.wanted)
+        has_tiles = self.cohort.bags.has_tiles
+        return [patient for patient in chosen if not self.wanted["slide"] or has_tiles(patient)]
 
     def train(
         self, key: str, name: str, progress: TrainingProgress, log: Callable[[str], None]
@@ -192,7 +198,7 @@ class _Run:
         labels = Labels.fit(
             self.task, self.cohort, self.cohort.select(self.task, self.fold, TRAIN, slide=True, rna=False)
         )
-        scalers = fit_features(self.cohort, self.training, seed=self.seed)
+        scalers = fit_features(self.cohort, self.training, seed=self.seed, log=log)
         expression = None
         if self.wanted["rna"]:
             from histill.methods.disentangled.training import gene_sets
@@ -264,7 +270,9 @@ class _Run:
         if expression is not None:
             genes = self.cohort.expression.transformed(patients, expression)
             targets.update({f"genes:{subspace}": torch.from_numpy(rows) for subspace, rows in genes.items()})
-        instances = Instances.of(self.cohort.bags, patients, self.config["training"]["slides"])
+        # A magnification that the fold leaves out (`fit_features`) is in no bag of it.
+        bags = self.cohort.bags.at({level: len(scaler.mean_) for level, scaler in scalers.items()})
+        instances = Instances.of(bags, patients, self.config["training"]["slides"])
         targets = {name: rows[instances.patient] for name, rows in targets.items()}
         if lessons is not None:
             targets.update(lessons.targets(instances.names))

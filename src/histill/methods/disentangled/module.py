@@ -220,8 +220,10 @@ class StudentModule(SupervisedModule):
 
     def extra_losses(self, output: dict, batch: dict) -> dict[str, Tensor]:
         targets = batch["targets"]
-        logit = feature = 0.0
+        logit = feature = torch.zeros_like(targets["taught"])
         for level, logits in output["logits"].items():
+            if f"teacher:logits:{level}" not in targets:
+                continue  # no patient with RNA has a tile there
             taught = targets["taught"] * batch["mask"][level].any(dim=-1)
             logit = logit + taught * distil_logits(
                 logits,

@@ -120,7 +120,7 @@ class Lessons:
         own |= {name: value for name, value in self.weights.items() if name.startswith(begun) and name in own}
         if student.has_prototypes:
             goals = self.prototypes(student.subspaces)
-            own |= {f"aggregate.{level}.prototypes": goal for level, goal in goals.items()}
+            own |= {f"aggregate.{level}.prototypes": goals[level] for level in student.tiles if level in goals}
         student.load_state_dict(own)
 
 
