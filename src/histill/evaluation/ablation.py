@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from histill.errors import ConfigError, HistillError
-from histill.evaluation.predictions import Model, Outcomes, read_outcomes, read_predictions
-from histill.evaluation.scoring import METRICS, Estimate, score
+from histill.evaluation.predictions import Model, read_outcomes, read_predictions
+from histill.evaluation.scoring import METRICS, Estimate, counts, score
 from histill.evaluation.stage import FEW_EVENTS
 from histill.methods import ablation
 from histill.methods.train import run_folder
@@ -77,7 +76,7 @@ def run(*, task: str, config: dict[str, Any], results: str | Path) -> dict[str, 
                 mend=f"check cohort/patients.parquet for patients with the outcome and {arms[0].inputs}",
             )
         scores = score(models, common, outcomes, seeds, options["bootstrap"], options["seed"])
-        patients[role] = {"inputs": arms[0].inputs, "redrawn": scores.redrawn, **_counts(common, outcomes)}
+        patients[role] = {"inputs": arms[0].inputs, "redrawn": scores.redrawn, **counts(common, outcomes)}
         for row, arm in zip(rows, arms, strict=True):
             shared = row["name"] != FULL and arm.folder == arms[0].folder
             metrics = {
@@ -109,36 +108,9 @@ def _arm(config: dict[str, Any], row: str, role: str, task: str) -> Arm:
     return Arm(node.method, node.stage, row, node.folder)
 
 
-def _counts(patients: set[str], outcomes: Outcomes) -> dict[str, Any]:
-    values = [outcomes.values[patient] for patient in patients]
-    if outcomes.type == "survival":
-        return {"n": len(values), "events": sum(event for _, event in values)}
-    return {"n": len(values), "classes": {name: values.count(index) for index, name in enumerate(outcomes.classes)}}
-
-
 def _metric(estimates: dict[str, dict[str, Estimate]], row: str, key: str, confidence: float) -> dict[str, Any]:
     full, own = estimates[FULL][key], estimates[row][key]
-    difference = Estimate(
-        folds={fold: full.folds[fold] - value for fold, value in own.folds.items()},
-        seeds={seed: full.seeds[seed] - value for seed, value in own.seeds.items()},
-        draws=None if full.draws is None or own.draws is None else full.draws - own.draws,
-    )
-    return {**_plain(own, confidence), "difference": None if row == FULL else _plain(difference, confidence)}
-
-
-def _plain(estimate: Estimate, confidence: float) -> dict[str, Any]:
-    low, high = estimate.interval(confidence)
-    return {
-        "value": _number(estimate.value),
-        "low": _number(low),
-        "high": _number(high),
-        "folds": [{"fold": fold, "value": _number(value)} for fold, value in estimate.folds.items()],
-        "seeds": [{"seed": seed, "value": _number(value)} for seed, value in estimate.seeds.items()],
-    }
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+    return {**own.plain(confidence), "difference": None if row == FULL else (full - own).plain(confidence)}
 
 
 def _warnings(patients: dict[str, dict[str, Any]]) -> list[str]:

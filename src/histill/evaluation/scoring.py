@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -89,6 +91,38 @@ class Estimate:
         if self.draws is None or not np.isfinite(self.draws).all():
             return (np.nan, np.nan)
         return percentile_interval(self.draws, confidence)
+
+    def __sub__(self, other: Estimate) -> Estimate:
+        """Paired difference: the resamples of both are of the same patients."""
+        both = self.draws is not None and other.draws is not None
+        return Estimate(
+            folds={fold: value - other.folds[fold] for fold, value in self.folds.items()},
+            seeds={seed: value - other.seeds[seed] for seed, value in self.seeds.items()},
+            draws=self.draws - other.draws if both else None,
+        )
+
+    def plain(self, confidence: float) -> dict[str, Any]:
+        """As JSON has it; undefined values are None."""
+        low, high = self.interval(confidence)
+        return {
+            "value": _number(self.value),
+            "low": _number(low),
+            "high": _number(high),
+            "folds": [{"fold": fold, "value": _number(value)} for fold, value in self.folds.items()],
+            "seeds": [{"seed": seed, "value": _number(value)} for seed, value in self.seeds.items()],
+        }
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def counts(patients: set[str], outcomes: Outcomes) -> dict[str, Any]:
+    """`n` patients, and their `events` or `classes`."""
+    values = [outcomes.values[patient] for patient in sorted(patients)]
+    if outcomes.type == "survival":
+        return {"n": len(values), "events": sum(event for _, event in values)}
+    return {"n": len(values), "classes": {name: values.count(index) for index, name in enumerate(outcomes.classes)}}
 
 
 @dataclass

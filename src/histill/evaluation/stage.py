@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from histill.cohort.tasks import Task
 from histill.errors import HistillError
 from histill.evaluation import metrics
 from histill.evaluation.predictions import Outcomes, Predictions, expected_models, read_outcomes, read_predictions
-from histill.evaluation.scoring import METRICS, Estimate, Scores, by_fold, score
+from histill.evaluation.scoring import METRICS, Scores, by_fold, counts, score
 from histill.evaluation.survival_curves import risk_groups, risk_margin
 from histill.provenance import atomic_file, write_json
 
@@ -112,37 +111,19 @@ def run(*, task: str, config: dict[str, Any], results: Path) -> dict[str, Any]:
     return report
 
 
-def _counts(patients: set[str], outcomes: Outcomes) -> dict[str, Any]:
-    values = [outcomes.values[patient] for patient in sorted(patients)]
-    if outcomes.type == "survival":
-        return {"n": len(values), "events": sum(event for _, event in values)}
-    return {"n": len(values), "classes": {name: values.count(index) for index, name in enumerate(outcomes.classes)}}
-
-
 def _set(scores: Scores | None, outcomes: Outcomes, confidence: float) -> dict[str, Any]:
     """Patients and metrics of one set of patients."""
     if scores is None:
-        return {**_counts(set(), outcomes), "folds": [], "redrawn": 0, "models": {}}
+        return {**counts(set(), outcomes), "folds": [], "redrawn": 0, "models": {}}
     patients = {patient for members in scores.patients.values() for patient in members}
     return {
-        **_counts(patients, outcomes),
-        "folds": [{"fold": fold, **_counts(set(members), outcomes)} for fold, members in scores.patients.items()],
+        **counts(patients, outcomes),
+        "folds": [{"fold": fold, **counts(set(members), outcomes)} for fold, members in scores.patients.items()],
         "redrawn": scores.redrawn,
         "models": {
-            name: {key: _estimate(estimate, confidence) for key, estimate in by_metric.items()}
+            name: {key: estimate.plain(confidence) for key, estimate in by_metric.items()}
             for name, by_metric in scores.estimates.items()
         },
-    }
-
-
-def _estimate(estimate: Estimate, confidence: float) -> dict[str, Any]:
-    low, high = estimate.interval(confidence)
-    return {
-        "value": _number(estimate.value),
-        "low": _number(low),
-        "high": _number(high),
-        "folds": [{"fold": fold, "value": _number(value)} for fold, value in estimate.folds.items()],
-        "seeds": [{"seed": seed, "value": _number(value)} for seed, value in estimate.seeds.items()],
     }
 
 
@@ -156,15 +137,8 @@ def _comparisons(paired: Scores | None, outcomes: Outcomes, confidence: float) -
             continue
         for metric in METRICS[outcomes.type]:
             a, b = paired.estimates[first][metric.key], paired.estimates[second][metric.key]
-            both = a.draws is not None and b.draws is not None
-            difference = Estimate(
-                folds={fold: a.folds[fold] - b.folds[fold] for fold in a.folds},
-                seeds={seed: a.seeds[seed] - b.seeds[seed] for seed in a.seeds},
-                draws=a.draws - b.draws if both else None,
-            )
-            found.append(
-                {"a": first, "b": second, "meaning": meaning, "metric": metric.key, **_estimate(difference, confidence)}
-            )
+            named = {"a": first, "b": second, "meaning": meaning, "metric": metric.key}
+            found.append({**named, **(a - b).plain(confidence)})
     return found
 
 
@@ -218,7 +192,7 @@ def _warnings(models: list[Predictions], common: set[str], outcomes: Outcomes) -
     if not common:
         found.append("no patient was predicted by every model, so models are not compared")
     elif outcomes.type == "survival":
-        events = _counts(common, outcomes)["events"]
+        events = counts(common, outcomes)["events"]
         if events < FEW_EVENTS:
             found.append(f"{events} events among the {len(common)} compared patients: intervals will be wide")
     for fold in outcomes.folds:
@@ -245,10 +219,6 @@ def _comparable(values: list[tuple[float, int]]) -> bool:
         return False
     time, event = np.array(values, dtype=np.float64).T
     return bool(metrics.comparable_pairs(event, time).any())
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _write_table(path: Path, report: dict[str, Any]) -> None:
