@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# Workers of a parallel run share the cores: threads of tiny networks would wait for each other most of the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

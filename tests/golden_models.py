@@ -44,9 +44,9 @@ def predict(folder: Path) -> dict[str, Any]:
     from histill.data.expression_table import ExpressionTable
     from histill.data.fold import Cohort, Labels, fit_expression
     from histill.methods.baselines.linear import LinearModel
+    from histill.methods.baselines.training import TRANSCRIPTOME, linear_inputs
     from histill.methods.checkpoint import Checkpoint
     from histill.methods.predict import predict as run
-    from histill.methods.train import TRANSCRIPTOME, linear_inputs
 
     patients, genes = [f"P{number}" for number in range(24)], ["G1", "G2", "G3"]
     matrix = waves(24, 3)
@@ -90,7 +90,8 @@ def networks() -> dict[str, dict[str, Any]]:
     import torch
 
     from histill.methods.checkpoint import build_network
-    from histill.methods.disentangled.losses import distil_features, distil_logits, orthogonality
+    from histill.methods.disentangled.losses import orthogonality
+    from histill.methods.distillation import distil_features, distil_logits
     from histill.methods.outputs import fuse, risk, survival_loss
 
     def tensor(rows: int, columns: int, phase: float) -> torch.Tensor:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from histill.stages import MODELS, STAGES
-from tests import golden_models, golden_stages
+from tests import golden_models, golden_pretrained, golden_stages
 
 GOLDEN = Path(__file__).with_name("golden.json")
 UPDATE = "python -m pytest tests/test_golden.py --update-golden"
@@ -83,6 +83,9 @@ def compute(stage: str, folder: Path) -> dict[str, dict[str, Any]]:
         return golden_stages.slide_stages(folder)
     if stage in golden_models.LINEAR:
         return {stage: golden_models.linear(golden_models.LINEAR[stage])}
+    method = stage.split("/")[0]
+    if method in ("mirror", "msrl", "retrieval"):
+        return getattr(golden_pretrained, method)()
     if stage in MODEL_VERSIONS:
         return golden_models.networks()
     if stage == "predict":

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from histill.errors import ConfigError, HistillError
+from histill.stages import PRETRAIN
 
+GENE_GROUPS = ("families", "hallmark")  # shipped; anything else is a GMT file
 _NO_TERM = {"attention": ["lambda_variance"], "deformable": ["lambda_rebuild", "lambda_gene", "lambda_map"]}
 SCHEMAS = Path(__file__).parent / "schemas"
 NUMBER = re.compile(r"[-+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]+)?")
@@ -40,6 +42,9 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
         *_unusable(filled),
         *_check_results(filled["results"]),
         *check_disentangled(filled["methods"]["disentangled"]),
+        *_check_mirror(filled),
+        *_check_msrl(filled["methods"]["msrl"]["model"]),
+        *_check_tasks(filled["tasks"]),
     ]
     if problems:
         raise ConfigError(problems)
@@ -181,6 +186,35 @@ def check_disentangled(options: dict[str, Any]) -> Iterator[str]:
     for term in _NO_TERM[model["network"]]:
         if options["teacher"][term]:
             yield f"{at}.teacher.{term}': the network '{model['network']}' has no such term; set it to 0"
+
+
+def _check_mirror(config: dict[str, Any]) -> Iterator[str]:
+    """Widths that heads do not divide, and what genes are chosen by."""
+    options = config["methods"]["mirror"]
+    at, model, task = "config key 'methods.mirror", options["model"], options["genes"]["rfe"]
+    for heads in ("heads", "rna_heads"):
+        if model["dim"] % model[heads]:
+            yield f"{at}.model.{heads}': {model[heads]} heads do not divide a width of {model['dim']}"
+    if task is not None and config["tasks"].get(task, {}).get("type") != "classification":
+        known = [name for name, own in config["tasks"].items() if own["type"] == "classification"]
+        yield f"{at}.genes.rfe': '{task}' is no classification task; there are: {', '.join(known) or 'none'}"
+    path = options["genes"]["list"]
+    if path is not None and not os.path.isfile(path):
+        yield f"{at}.genes.list': there is no file '{path}'"
+
+
+def _check_msrl(model: dict[str, Any]) -> Iterator[str]:
+    """Gene groups that are not there, and a search that the graph does not allow."""
+    at = "config key 'methods.msrl.model"
+    if model["groups"] not in GENE_GROUPS and not os.path.isfile(model["groups"]):
+        yield f"{at}.groups': '{model['groups']}' is neither {' nor '.join(GENE_GROUPS)} nor a GMT file"
+    if model["search"] == "approximate" and model["graph"] == "euclidean":
+        yield f"{at}.search': approximate search compares cosines; use exact, or another graph"
+
+
+def _check_tasks(tasks: dict[str, Any]) -> Iterator[str]:
+    if PRETRAIN in tasks:
+        yield f"config key 'tasks': '{PRETRAIN}' is the name of what is trained for all tasks; give another"
 
 
 def _explain(error: Any) -> str:

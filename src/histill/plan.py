@@ -64,8 +64,9 @@ class Plan:
         """Sheets that the cohort stage reads."""
         if "demo" in self.config:
             return [f"{self.config['results']}/demo/{name}.csv" for name in ("slides", "clinical")]
-        named = (self.config["cohort"]["slides"], self.config["cohort"]["clinical"], self.config["folds"]["file"])
-        return [path for path in named if path]
+        folds = self.config["folds"]["file"]
+        named = (self.config["cohort"]["slides"], self.config["cohort"]["clinical"])
+        return [*(path for path in named if path), *(fold_file.files(folds) if folds else [])]
 
     def expression_files(self) -> list[str]:
         """The expression table, or the files of a folder of them."""
@@ -86,7 +87,7 @@ class Plan:
         path = self.config["folds"]["file"]
         if not path:
             return self.config["folds"]["n"]
-        folds = fold_file.read(path, [])
+        folds = fold_file.read(path, [], self.sheets.patients())
         return 1 + max((fold for patient, fold in folds.items() if patient in self.sheets.patients()), default=0)
 
     def encoders(self) -> dict[str, str | None]:
@@ -184,7 +185,7 @@ def _check_folds(config: dict[str, Any], sheets: Sheets) -> list[str]:
     if not path:
         return []
     problems: list[str] = []
-    folds = fold_file.read(path, problems)
+    folds = fold_file.read(path, problems, sheets.patients())
     rows = sheets.clinical.rows
     labelled = {p for p in rows if any(task.label(rows[p]) is not None for task in sheets.tasks.values())}
     problems = problems or list(fold_file.check(path, folds, sheets.patients(), labelled))

@@ -12,6 +12,7 @@ import csv
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -152,6 +153,21 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def keep_secret(path: str | Path) -> bytes:
+    """The random bytes kept at a path, which only its owner can read; made where there are none."""
+    path = Path(path)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem}.", suffix=".part") as part:
+            part.write(secrets.token_bytes(32))
+            part.flush()
+            os.fsync(part.fileno())
+            # Of two jobs that make it at once the first stays.
+            with contextlib.suppress(FileExistsError):
+                os.link(part.name, path)
+    return path.read_bytes()
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -10,6 +10,7 @@ output changes and the version does not.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +51,7 @@ STAGES = {
     "cohort": Stage(1, ("tasks", "folds", "training.validation_fraction")),
     "predict": Stage(3, ("tasks.{task}",)),
     "evaluate": Stage(1, ("evaluation", "tasks.{task}"), ("predict",)),
-    "report": Stage(2, ("report",)),
+    "report": Stage(3, ("report",)),
 }
 
 
@@ -63,16 +64,29 @@ class ModelStage(Stage):
     kind
         What is trained; stages of one kind have the same network.
     reads
-        What it needs of a patient, in training and in prediction: `slide`, `rna`.
+        What it needs of a patient to predict: `slide`, `rna`.
+    learns_from
+        What it needs of a patient in training, where that is something else.
+    files
+        Config keys of files whose content it reads.
+    labels
+        Whether it learns from outcomes. A stage that does not is trained once for all tasks, and predicts nothing.
     """
 
     kind: str = ""
     reads: tuple[str, ...] = ()
+    learns_from: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    labels: bool = True
+
+    def __post_init__(self):
+        if not self.learns_from:
+            object.__setattr__(self, "learns_from", self.reads)
 
 
 # What can be trained: method -> stage. `after` names stages of the same method.
 _SHARED = ("training.model", "training.slides", "tasks.{task}")
-_GENES = ("transcriptome.gene_sets", "transcriptome.transform")
+_GENES = ("transcriptome.gene_sets", "transcriptome.transform", "training.hide_rna")
 # Key by key: a change that one network does not know of leaves it as it is.
 _NETWORK = tuple(
     f"methods.disentangled.model.{key}"
@@ -80,6 +94,27 @@ _NETWORK = tuple(
 )
 _TEACHER = (*_NETWORK, *(f"methods.disentangled.model.{key}" for key in ("gene_dropout", "queries")))
 _STUDENT = (*_NETWORK, *(f"methods.disentangled.model.{key}" for key in ("aggregation", "tokens")))
+# Without labels there is nothing to stop early for: such stages have epochs of their own.
+_PRETRAINING = (
+    "training.slides",
+    "training.validation_fraction",
+    "training.model.accumulate",
+    "training.model.precision",
+)
+_MIRROR = tuple(f"methods.mirror.{section}" for section in ("model", "genes", "pretrain"))
+_CASES = ("dim", "neighbours", "layers", "hidden", "unit", "pooling", "dropout")
+_MSRL = (
+    "training.model.max_tiles",
+    "methods.msrl.cohort",
+    "methods.msrl.pretrain",
+    *(f"methods.msrl.model.{key}" for key in (*_CASES, "groups")),
+)
+_BORROW = (
+    "methods.msrl.cohort",
+    "methods.msrl.student",
+    *(f"methods.msrl.model.{key}" for key in (*_CASES, "graph", "links", "policy", "search")),
+)
+_PROBE = ("training.slides", "tasks.{task}")
 MODELS: dict[str, dict[str, ModelStage]] = {
     "disentangled": {
         "teacher": ModelStage(
@@ -99,7 +134,46 @@ MODELS: dict[str, dict[str, ModelStage]] = {
     "wsi-only": {
         "train": ModelStage(2, (*_SHARED, *_STUDENT), kind="student", reads=("slide",)),
     },
+    "mirror": {
+        "pretrain": ModelStage(
+            1,
+            (*_PRETRAINING, *_GENES, *_MIRROR),
+            kind="mirror",
+            reads=("slide", "rna"),
+            files=("methods.mirror.genes.list",),
+            labels=False,
+        ),
+        **{
+            stage: ModelStage(1, (*_PROBE, "methods.mirror.probe"), ("pretrain",), kind=f"mirror-{stage}", reads=reads)
+            for stage, reads in (("slide", ("slide",)), ("rna", ("rna",)), ("fused", ("slide", "rna")))
+        },
+        "student": ModelStage(
+            1, (*_SHARED, "methods.mirror.student"), ("fused",), kind="mirror-student", reads=("slide",)
+        ),
+    },
+    "msrl": {
+        "pretrain": ModelStage(
+            1,
+            (*_PRETRAINING, *_GENES, *_MSRL),
+            kind="msrl-pretrain",
+            reads=("slide", "rna"),
+            files=("methods.msrl.model.groups",),
+            labels=False,
+        ),
+        "slide": ModelStage(1, (*_SHARED, *_BORROW), kind="msrl-slide", reads=("slide",)),
+        "student": ModelStage(1, (*_SHARED, *_BORROW), ("pretrain",), kind="msrl", reads=("slide",)),
+        "both": ModelStage(1, (), ("student",), kind="msrl-both", reads=("slide", "rna")),
+    },
     "abmil": {"train": ModelStage(2, (*_SHARED, "methods.abmil"), kind="abmil", reads=("slide",))},
+    "retrieval": {
+        "train": ModelStage(
+            1,
+            ("training.slides", "tasks.{task}", *_GENES, "methods.linear", "methods.retrieval"),
+            kind="retrieval",
+            reads=("slide",),
+            learns_from=("slide", "rna"),
+        ),
+    },
     "linear-slide": {
         "train": ModelStage(1, (*_SHARED, "methods.linear"), kind="linear-slide", reads=("slide",)),
     },
@@ -111,8 +185,27 @@ MODELS: dict[str, dict[str, ModelStage]] = {
     },
 }
 
-# Kind of model -> what it needs of a patient.
-READS = {node.kind: node.reads for nodes in MODELS.values() for node in nodes.values()}
+# Kind of model -> a stage that trains it, and what it needs of a patient.
+STAGE_OF = {node.kind: node for nodes in MODELS.values() for node in nodes.values()}
+READS = {kind: node.reads for kind, node in STAGE_OF.items()}
+
+PRETRAIN = "pretrain"  # stands where a task would, for stages that learn without labels
+
+
+def files(method: str, stage: str, config: dict[str, Any]) -> list[str]:
+    """Files that a stage reads by the config; names of what histill ships are none."""
+    asked = [select(config, key) for key in MODELS[method][stage].files]
+    return [path for path in asked if path and os.path.isfile(path)]
+
+
+def predictors(method: str) -> list[str]:
+    """Stages of a method that predict."""
+    return [stage for stage, node in MODELS[method].items() if node.labels]
+
+
+def task_of(method: str, stage: str, task: str) -> str:
+    """The task whose runs of a stage serve a task: the task itself, or `PRETRAIN`."""
+    return task if MODELS[method][stage].labels else PRETRAIN
 
 
 def select(config: dict[str, Any], key: str) -> Any:
@@ -132,7 +225,7 @@ def recipe(stage: str, config: dict[str, Any], *, task: str | None = None) -> st
 
 
 def model_recipe(method: str, stage: str, config: dict[str, Any], *, task: str) -> str:
-    """Recipe digest of one training stage of a method for a task."""
+    """Recipe digest of one training stage of a method for a task (any, where it learns without labels)."""
     node = MODELS[method][stage]
     before = [model_recipe(method, name, config, task=task) for name in node.after]
     return _digest(f"{method}/{stage}", node, config, task, before)

@@ -7,3 +7,4 @@ from __future__ import annotations
 
 SUBSPACES = ("tumor", "microenvironment")
 JOINT = "joint"  # the one subspace of a network whose fusion is not disentangled
+GENES = "genes"  # the one subspace of methods that know of no subspaces

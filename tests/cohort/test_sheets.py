@@ -193,7 +193,8 @@ def test_links_in_a_circle_null_characters_and_folders(cohort, tmp_path):
     text = cohort.text["slides.csv"]
     assert "Too many levels" in problems(cohort, {"slides.csv": text.replace("P3.svs", "loop.svs")})
     assert "null character" in problems(cohort, {"slides.csv": text.replace("P3.svs", "P\0.svs")})
-    assert "folds.file: '.' is a folder" in problems(cohort, folds={"file": "."})
+    folder = {"gene_sets": {"tumor": "."}}
+    assert "gene_sets.tumor: '.' is a folder" in problems(cohort, transcriptome=folder)
 
 
 def test_one_file_is_not_two_patients(cohort, tmp_path):

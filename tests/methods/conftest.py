@@ -35,7 +35,20 @@ def planted_config(results: Path, transform: dict[str, Any], **model: Any) -> di
             "tasks": TASKS,
             "folds": {"n": 3},
             "training": {"device": "cpu", "model": options},
-            "methods": {"disentangled": {"model": {"dim": 32}}, "abmil": {"dim": 32}},
+            "methods": {
+                "disentangled": {"model": {"dim": 32}},
+                "abmil": {"dim": 32},
+                "mirror": {
+                    "model": {"dim": 32, "heads": 4, "landmarks": 16, "latent": 8, "hidden": [32], "prototypes": 8},
+                    "pretrain": {"epochs": 30, "learning_rate": 1e-3},
+                    "probe": {"shots": [3], "draws": 2},
+                },
+                "msrl": {
+                    "model": {"dim": 32, "hidden": 32, "neighbours": 5},
+                    "pretrain": {"epochs": 30, "projection": 16},
+                    "student": {"batch_size": 16},
+                },
+            },
         }
     )
 
@@ -87,6 +100,7 @@ def planted(tmp_path_factory) -> Callable[..., tuple[Path, dict[str, Any], np.nd
         )
         _write_genes(generator, results, config, ids, factors, corrupt)
         cohort_stage.run(sheets=sheets, config=config, results=results)
+        (results / "cohort" / "pseudonyms.key").write_bytes(bytes(32))  # of two cohorts that are compared the same
         return results, config, risk
 
     return write

@@ -6,13 +6,12 @@ import pytest
 import torch
 
 from histill.methods.disentangled.losses import (
-    distil_features,
-    distil_logits,
     gene_consistency,
     gram_consistency,
     map_consistency,
     orthogonality,
 )
+from histill.methods.distillation import distil_features, distil_logits
 
 BOTH = torch.ones(6, dtype=torch.bool)
 LEVELS = ("10x", "20x")

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from histill.errors import HistillError
-from histill.methods.disentangled.losses import distil_logits
 from histill.methods.disentangled.published import PublishedStudent, PublishedTeacher
 from histill.methods.disentangled.published_losses import variance_consistency
 from histill.methods.disentangled.token_map import TokenMap, grid_slots
+from histill.methods.distillation import distil_logits
 from histill.methods.outputs import most_confident
 from histill.subspaces import SUBSPACES
 

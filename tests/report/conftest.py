@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from histill.evaluation.stage import run as evaluate
 from histill.provenance import EMPTY, OK, QUARANTINED, Receipt, write_json
 from histill.slides.quality import FLAGS
 from tests.evaluation.fake import write_cohort
+from tests.report import fake_pretraining
 
 SECRET = "/mnt/hospital/private archive"  # must never reach the page
 STAGES = ("inspect", "tissue", "tiles", "features")
@@ -50,6 +52,20 @@ def full_run(tmp_path_factory):
         path = results / "benchmarks" / f"{rule}.tsv"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"s\th:m:s\tmax_rss\tmean_load\n{seconds}\t0:00:03\t412.5\tNA\n")
+    return config, results
+
+
+@pytest.fixture(scope="session")
+def pretrained_run(full_run, tmp_path_factory):
+    """(config, results) of the fake run with the methods that are pre-trained."""
+    config, finished = full_run
+    results = tmp_path_factory.mktemp("pretrained") / "results"
+    shutil.copytree(finished, results)
+    run = [*config["methods"]["run"], "mirror", "msrl"]
+    config = {**config, "methods": {**config["methods"], "run": run}}
+    fake_pretraining.write(results, config)
+    for task in config["tasks"]:
+        evaluate(task=task, config=config, results=results)
     return config, results
 
 

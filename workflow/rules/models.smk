@@ -7,9 +7,13 @@ ONLY = " --fold {wildcards.fold} --seed {wildcards.seed}" if PER_FOLD else ""
 
 def training_inputs(wildcards):
     """Receipts a training run stands on: the cohort, and the stages before it."""
-    before = stages.MODELS[wildcards.method][wildcards.stage].after
     same = dict(wildcards.items())
-    return [f"{RECEIPTS}/cohort.json", *(RUN.format(**{**same, "stage": name}) + ".json" for name in before)]
+    before = [
+        {**same, "stage": name, "task": stages.task_of(wildcards.method, name, wildcards.task)}
+        for name in stages.MODELS[wildcards.method][wildcards.stage].after
+    ]
+    files = stages.files(wildcards.method, wildcards.stage, PLAN.config)
+    return [f"{RECEIPTS}/cohort.json", *files, *(RUN.format(**run) + ".json" for run in before)]
 
 
 def training_recipe(wildcards):
@@ -18,14 +22,17 @@ def training_recipe(wildcards):
 
 def training_batches(wildcards):
     """Digest of the batches that a model's expression is corrected for."""
-    reads = stages.MODELS[wildcards.method][wildcards.stage].reads
+    reads = stages.MODELS[wildcards.method][wildcards.stage].learns_from
     return f"batches:{PLAN.batch_digest()}" if "rna" in reads else None
 
 
 def training_receipts(wildcards):
-    """Receipts of everything the config trains for a task."""
+    """Receipts of everything the config trains for a task, and for all tasks."""
     return [
-        RUN.format(task=wildcards.task, method=method, stage=stage, fold=fold, seed=seed) + ".json"
+        RUN.format(
+            task=stages.task_of(method, stage, wildcards.task), method=method, stage=stage, fold=fold, seed=seed
+        )
+        + ".json"
         for method, stage in PLAN.training_stages()
         for seed in (PLAN.config["seeds"] if PER_FOLD else [0])
         for fold in (range(PLAN.folds()) if PER_FOLD else [0])

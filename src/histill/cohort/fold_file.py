@@ -1,11 +1,12 @@
-"""Published folds: a sheet with the columns patient_id and fold."""
+"""Published folds: a sheet with the columns patient_id and fold, or a folder of split lists."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
+from histill.cohort import split_lists
 from histill.cohort.rows import read_rows
 from histill.cohort.sheets import Sheets
 from histill.cohort.tasks import Task
@@ -13,8 +14,18 @@ from histill.cohort.tasks import Task
 NUMBER = re.compile(r"([0-9]{1,4})([.]0+)?")  # pandas writes whole numbers as 1.0 where a cell of the column is empty
 
 
-def read(path: str | Path, problems: list[str]) -> dict[str, int]:
-    """Fold of every patient of the file; `problems` gets a line for each row that cannot be used."""
+def files(path: str | Path) -> list[str]:
+    """The sheet, or the lists of a folder: what is read."""
+    return [str(own) for own in split_lists.files(path)] if Path(path).is_dir() else [str(path)]
+
+
+def read(path: str | Path, problems: list[str], patients: Set[str] = frozenset()) -> dict[str, int]:
+    """Fold of every patient of the file or folder; `problems` gets a line for each row that cannot be used.
+
+    `patients` are those of the cohort: split lists name some of them by their slides (see `split_lists`).
+    """
+    if Path(path).is_dir():
+        return split_lists.read(path, problems, patients)
     header, rows = read_rows(path, problems)
     problems.extend(
         f"{path}: has no column '{name}'" for name in ("patient_id", "fold") if header and name not in header

@@ -32,12 +32,12 @@ OUTSIDE = -1  # in no fold: never trained on and never scored, but predicted
 
 
 def from_file(path: str | Path, patients: list[str], *, labelled: set[str]) -> dict[str, int]:
-    """Published folds: columns `patient_id` and `fold` (whole numbers from 0).
+    """Published folds: a sheet with the columns `patient_id` and `fold` (whole numbers from 0), or a folder of lists.
 
-    Every patient with an outcome must be in the file; one without that is not there is in no fold (-1).
+    Every patient with an outcome must be there; one without that is not there is in no fold (-1).
     """
     problems: list[str] = []
-    folds = fold_file.read(path, problems)
+    folds = fold_file.read(path, problems, set(patients))
     problems = problems or list(fold_file.check(path, folds, patients, labelled))
     if problems:
         raise ConfigError(problems)

@@ -100,7 +100,7 @@ def load(config: dict[str, Any]) -> Sheets:
     if cohort["expression"]:
         _check_file(cohort["expression"], "cohort.expression", problems, folder=True)
     if config["folds"]["file"]:
-        _check_file(config["folds"]["file"], "folds.file", problems)
+        _check_file(config["folds"]["file"], "folds.file", problems, folder=True)
     for key, path in config["transcriptome"]["gene_sets"].items():
         if key in ("tumor", "microenvironment") and path:
             _check_file(path, f"transcriptome.gene_sets.{key}", problems)
@@ -266,7 +266,7 @@ def notes(sheets: Sheets) -> list[str]:
     if without and sheets.clinical.rows:
         found.append(f"{_patients(len(without))} with slides and not in the clinical sheet; kept for prediction")
     for task in sheets.tasks.values():
-        unlabelled = sum(task.label(row) is None for row in sheets.clinical.rows.values())
+        unlabelled = sum(task.covers(row) and task.label(row) is None for row in sheets.clinical.rows.values())
         if unlabelled:
             found.append(f"task '{task.name}': {_patients(unlabelled)} without an outcome; kept for prediction")
         found.extend(task.notes(sheets.clinical))

@@ -201,7 +201,10 @@ def _counts(table: dict[str, list], sheets: Sheets) -> dict[str, int]:
     }
     for task in sheets.tasks.values():
         column = table[f"label:{task.name}" if task.type == "classification" else f"time:{task.name}"]
-        counts[f"without_outcome:{task.name}"] = sum(value is None for value in column)
+        covered = [task.covers(sheets.clinical.rows.get(patient, {})) for patient in table["patient_id"]]
+        counts[f"without_outcome:{task.name}"] = sum(
+            own and value is None for own, value in zip(covered, column, strict=True)
+        )
     return counts
 
 

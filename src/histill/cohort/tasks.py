@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from histill.cohort import markers
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from histill.cohort.sheets import Clinical
 
 MAX_ROWS_NAMED = 10
+Where = tuple[tuple[str, tuple[float | str, ...]], ...]
 NINES = re.compile(r"-9+([.]0+)?")  # what clinical tables write for "not known"
 _CODE = "reads like a code for 'not known'; empty the cell (of survival, time and event), or set missing_codes: [{}]"
 
@@ -35,6 +36,9 @@ class Task:
         What gives patients their class, in place of a label column.
     missing_codes
         Numbers and words that mean "not known" in the task's columns.
+    where
+        Columns and values: the task is of the patients that have one of its values in each column, such as those of one
+        of several cohorts. The others have no label for it.
     """
 
     name: str
@@ -43,21 +47,29 @@ class Task:
     bins: int = 4
     rule: Rule | None = None
     missing_codes: tuple[float | str, ...] = ()
+    where: Where = ()
 
     @classmethod
     def from_config(cls, name: str, options: dict[str, Any]) -> Task:
-        codes = tuple(options.get("missing_codes", ()))
+        where = options.get("where", {}).items()
+        shared = {
+            "missing_codes": tuple(options.get("missing_codes", ())),
+            "where": tuple((column, tuple(v if isinstance(v, list) else [v])) for column, v in where),
+        }
         if options["type"] == "survival":
-            columns = (options["time"], options["event"])
-            return cls(name, "survival", columns, options["bins"], missing_codes=codes)
+            return cls(name, "survival", (options["time"], options["event"]), options["bins"], **shared)
         if "rule" not in options:
-            return cls(name, "classification", (options["label"],), missing_codes=codes)
+            return cls(name, "classification", (options["label"],), **shared)
         rule = Rule.from_config(options)
-        return cls(name, "classification", tuple(rule.columns.values()), rule=rule, missing_codes=codes)
+        return cls(name, "classification", tuple(rule.columns.values()), rule=rule, **shared)
+
+    def covers(self, row: dict[str, str]) -> bool:
+        """Whether the task is of the patient of a clinical row (see `where`)."""
+        return all(column in row and any(_same(row[column], v) for v in values) for column, values in self.where)
 
     def label(self, row: dict[str, str] | None) -> str | tuple[float, int] | None:
-        """Class name, or (time, event), of a clinical row; None where the outcome is not known."""
-        if row is None:
+        """Class name, or (time, event), of a clinical row; None where it is not known or the task is of others."""
+        if row is None or not self.covers(row):
             return None
         if self.rule:
             return self._verdict(row).label
@@ -67,29 +79,36 @@ class Task:
         return cells[0] if self.type == "classification" else (float(cells[0]), int(float(cells[1])))
 
     def sources(self) -> dict[str, str]:
-        """Where labels come from, for reports: `label`, or `time` and `event`, or `rule` and a column a marker."""
+        """Where labels come from, for reports: `label`, or `time` and `event`, or `rule` and a column a marker.
+
+        `where` says which patients the task is of, where it is not of all.
+        """
+        where = {"where": f"where {self._condition()}"} if self.where else {}
         if self.rule:
-            return {"rule": f"rule {self.rule.name} ({self.rule.preset})", **self.rule.columns}
+            return {"rule": f"rule {self.rule.name} ({self.rule.preset})", **self.rule.columns, **where}
         keys = ("label",) if self.type == "classification" else ("time", "event")
-        return dict(zip(keys, self.columns, strict=True))
+        return dict(zip(keys, self.columns, strict=True)) | where
+
+    def _condition(self) -> str:
+        return " and ".join(f"{column} is {' or '.join(map(str, values))}" for column, values in self.where)
 
     def _cell(self, row: dict[str, str], column: str) -> str | None:
         text = row.get(column)
         return None if text is None or self._is_code(text) else text
 
     def _is_code(self, text: str) -> bool:
-        return any(
-            text.casefold() == code.casefold() if isinstance(code, str) else _number(text) == code
-            for code in self.missing_codes
-        )
+        return any(_same(text, code) for code in self.missing_codes)
 
     def _verdict(self, row: dict[str, str]) -> Verdict:
         return self.rule.verdict({marker: self._cell(row, column) for marker, column in self.rule.columns.items()})
 
     def notes(self, clinical: Clinical) -> Iterator[str]:
         """What is no error and worth saying of the patients of a checked sheet, with the lines of some of them."""
+        own = self._own(clinical)
+        if self.where:
+            yield f"task '{self.name}' is of {len(own.rows)} of {len(clinical.rows)} patients: {self._condition()}"
         found: dict[str, list[int]] = defaultdict(list)
-        for patient, row in clinical.rows.items():
+        for patient, row in own.rows.items():
             for remark in self._remarks(row):
                 found[remark].append(clinical.lines.get(patient, 0))
         for remark, lines in sorted(found.items()):
@@ -117,11 +136,29 @@ class Task:
         if not clinical.rows:
             return []  # the sheet itself could not be read, which has been said
         absent = [self._absent(clinical, column) for column in self.columns if column not in clinical.columns]
-        if absent:
-            return absent
+        if problems := absent or list(self._check_where(clinical)):
+            return problems
+        own = self._own(clinical)
         if self.type == "survival":
-            return self._check_times(clinical, folds)
-        return (self.rule and self._check_spellings(clinical)) or self._check_classes(clinical, folds)
+            return self._check_times(own, folds)
+        return (self.rule and self._check_spellings(own)) or self._check_classes(own, folds)
+
+    def _own(self, clinical: Clinical) -> Clinical:
+        """The rows of the patients that the task is of."""
+        return replace(clinical, rows={patient: row for patient, row in clinical.rows.items() if self.covers(row)})
+
+    def _check_where(self, clinical: Clinical) -> Iterator[str]:
+        """Columns and values of `where` that the sheet does not have."""
+        for column, values in self.where:
+            at = f"{clinical.path}: task '{self.name}' is of patients by column '{column}' (where)"
+            if column not in clinical.columns:
+                yield f"{at}, which does not exist; the columns are {', '.join(clinical.columns)}"
+                continue
+            cells = sorted({row[column] for row in clinical.rows.values() if column in row})
+            named = ", ".join(cells[:MAX_ROWS_NAMED]) + (", ..." if cells[MAX_ROWS_NAMED:] else "")
+            for value in values:
+                if not any(_same(cell, value) for cell in cells):
+                    yield f"{at}, and no patient has {value!r} there; it holds {named or 'no value'}"
 
     def _absent(self, clinical: Clinical, column: str) -> str:
         problem = f"{clinical.path}: task '{self.name}' needs column '{column}', which does not exist"
@@ -229,6 +266,11 @@ class Task:
                 "so nobody can be ranked"
             )
         return problems
+
+
+def _same(text: str, value: float | str) -> bool:
+    """Whether a cell holds a value of the config: the same number, or the same word in upper or lower case."""
+    return text.casefold() == value.casefold() if isinstance(value, str) else _number(text) == value
 
 
 def _number(text: str) -> float | None:

@@ -11,6 +11,7 @@ from sklearn.pipeline import Pipeline
 
 from histill.data.expression_batches import ComBat
 from histill.data.expression_counts import CountNormaliser, log_cpm
+from histill.data.gene_selection import GeneSelection
 from histill.data.scaling import VarianceFilter, WinsorizedScaler
 from histill.errors import HistillError
 
@@ -21,8 +22,9 @@ class ExpressionTransform:
     """Everything between an expression table and the teacher's inputs that is fitted.
 
     Counts are normalised across samples (optional), batches are corrected (optional), the most variable genes of each
-    subspace are kept, outliers are clipped and genes are standardised. Each step is a scikit-learn estimator, fitted on
-    the training patients alone. The order of genes in a table does not matter, in fitting or later.
+    subspace are kept, genes are selected by class or list (optional), outliers are clipped and genes are standardised.
+    Each step is a scikit-learn estimator, fitted on the training patients alone. The order of genes in a table does not
+    matter, in fitting or later.
 
     Parameters
     ----------
@@ -36,6 +38,8 @@ class ExpressionTransform:
         Share of each subspace's genes kept, by variance among training patients.
     min_variance
         Genes below are left out.
+    selection
+        Parameters of `GeneSelection`, where there is one subspace; None selects nothing.
     clip
         Limit of the scaled values.
 
@@ -59,13 +63,17 @@ class ExpressionTransform:
         batch: dict[str, Any] | None = None,
         top_variance: float = 1.0,
         min_variance: float = 0.0,
+        selection: dict[str, Any] | None = None,
         clip: float = 5.0,
     ):
+        if selection is not None and len(sets) > 1:
+            raise ValueError(f"genes are selected in one subspace; there are {', '.join(sets)}")
         self.sets = sets
         self.normalisation = normalisation
         self.batch = batch
         self.top_variance = top_variance
         self.min_variance = min_variance
+        self.selection = selection
         self.clip = clip
 
     def fit(
@@ -74,11 +82,13 @@ class ExpressionTransform:
         genes: list[str],
         *,
         batch: Sequence[str | None] | None = None,
+        classes: Sequence[str | None] | None = None,
         scale: str | None = None,
     ) -> ExpressionTransform:
         """Fit on training samples [N, G] with their gene symbols, and their batches where these are corrected.
 
-        `scale` says what the values are; it is kept, so that values of another scale can be refused.
+        `classes` are what genes are selected for: one a sample, None where it is not known. `scale` says what the
+        values are; it is kept, so that values of another scale can be refused.
         """
         self.scale_ = scale
         known = set(genes)
@@ -98,11 +108,7 @@ class ExpressionTransform:
         self.pipelines_, self.genes_, self.members_, self.notes_ = {}, {}, {}, []
         for subspace, sets in self.sets.items():
             own = values[:, self._positions(subspace)]
-            steps = [
-                ("filter", VarianceFilter(self.top_variance, self.min_variance)),
-                ("scaler", WinsorizedScaler(self.clip)),
-            ]
-            self.pipelines_[subspace] = Pipeline(steps).fit(own)
+            self.pipelines_[subspace] = self._fit_pipeline(own, self.candidates_[subspace], classes)
             self._keep(subspace, sets)
             self.notes_ += self._note(subspace, own)
         return self
@@ -116,7 +122,7 @@ class ExpressionTransform:
         for subspace, pipeline in self.pipelines_.items():
             values = corrected[:, self._positions(subspace)]
             scaled = pipeline.transform(values)
-            scaled[~np.isfinite(pipeline["filter"].transform(values))] = 0.0
+            scaled[~np.isfinite(pipeline[:-1].transform(values))] = 0.0
             result[subspace] = scaled
         return result
 
@@ -142,6 +148,7 @@ class ExpressionTransform:
             "batch": self.batch,
             "top_variance": self.top_variance,
             "min_variance": self.min_variance,
+            "selection": self.selection,
             "clip": self.clip,
         }
         steps = {
@@ -173,19 +180,16 @@ class ExpressionTransform:
                 "the model does not say which scale of expression it was trained on", mend="train the model again"
             )
         options = ("normalisation", "batch", "top_variance", "min_variance", "clip")
-        transform = cls({}, **{name: meta[name] for name in options})
+        transform = cls({}, **{name: meta[name] for name in options}, selection=meta.get("selection"))
         transform.candidates_, transform.genes_, transform.members_ = meta["candidates"], meta["genes"], meta["members"]
         transform.scale_ = meta["scale"]
         transform.counted_, transform.notes_ = meta["counted"], []
         transform.normaliser_ = CountNormaliser.from_state(part("normaliser.")) if meta["counted"] else None
         transform.combat_ = ComBat.from_state(part("combat.")) if meta["batch"] is not None else None
+        selection = {} if transform.selection is None else {"selection": GeneSelection}
+        kinds = {"filter": VarianceFilter, **selection, "scaler": WinsorizedScaler}
         transform.pipelines_ = {
-            subspace: Pipeline(
-                [
-                    ("filter", VarianceFilter.from_state(part(f"{subspace}.filter."))),
-                    ("scaler", WinsorizedScaler.from_state(part(f"{subspace}.scaler."))),
-                ]
-            )
+            subspace: Pipeline([(name, kind.from_state(part(f"{subspace}.{name}."))) for name, kind in kinds.items()])
             for subspace in meta["genes"]
         }
         return transform
@@ -197,6 +201,17 @@ class ExpressionTransform:
             values = log_cpm(values, self.normaliser_.library(_columns(matrix, genes, self.counted_)))
         return self.combat_.transform(values, batch=batch) if self.combat_ else values
 
+    def _fit_pipeline(self, values: np.ndarray, genes: list[str], classes: Sequence[str | None] | None) -> Pipeline:
+        """The fitted steps of one subspace, whose samples are `values` [N, candidates]."""
+        variance = VarianceFilter(self.top_variance, self.min_variance)
+        steps = [("filter", variance)]
+        values = variance.fit_transform(values)
+        if self.selection is not None:
+            selection = GeneSelection(**self.selection)
+            values = selection.fit(values, classes, genes=variance.get_feature_names_out(genes)).transform(values)
+            steps.append(("selection", selection))
+        return Pipeline([*steps, ("scaler", WinsorizedScaler(self.clip).fit(values))])
+
     def _wanted(self) -> list[str]:
         return sorted({gene for genes in self.candidates_.values() for gene in genes})
 
@@ -206,8 +221,7 @@ class ExpressionTransform:
 
     def _keep(self, subspace: str, sets: GeneSets) -> None:
         """Note which genes of a subspace are in use, and where those of each set stand."""
-        support = self.pipelines_[subspace]["filter"].support_
-        kept = [gene for gene, keep in zip(self.candidates_[subspace], support, strict=True) if keep]
+        kept = self.pipelines_[subspace][:-1].get_feature_names_out(self.candidates_[subspace]).tolist()
         position = {gene: index for index, gene in enumerate(kept)}
         self.genes_[subspace] = kept
         self.members_[subspace] = {
@@ -219,10 +233,12 @@ class ExpressionTransform:
     def _note(self, subspace: str, values: np.ndarray) -> list[str]:
         notes = []
         pipeline, kept = self.pipelines_[subspace], self.genes_[subspace]
-        left_out = values.shape[1] - len(kept)
+        left_out = values.shape[1] - int(pipeline["filter"].support_.sum())
         if left_out:
             notes.append(f"{left_out} of {values.shape[1]} {subspace} genes are left out for low variance")
-        used = pipeline["filter"].transform(values)
+        if self.selection is not None:
+            notes += [f"selection of {subspace} genes: {note}" for note in pipeline["selection"].notes_]
+        used = pipeline[:-1].transform(values)
         beyond = pipeline["scaler"].outliers(used)
         if beyond.any():
             row, column = np.unravel_index(np.where(beyond, np.abs(used), 0.0).argmax(), used.shape)

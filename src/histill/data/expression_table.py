@@ -119,20 +119,32 @@ def batch_labels(results: str | Path, config: dict[str, Any], patients: list[str
     HistillError
         When the sheet has no such column.
     """
-    column = config["transcriptome"]["transform"]["batch"]["column"]
+    column, key = config["transcriptome"]["transform"]["batch"]["column"], "transcriptome.transform.batch.column"
     if column == SITE:
         import pyarrow.parquet as pq
 
         table = pq.read_table(Path(results) / "cohort" / "patients.parquet", columns=["patient_id", SITE]).to_pydict()
         known = dict(zip(table["patient_id"], table[SITE], strict=True))
     else:
-        path = Path(results) / "demo" / "clinical.csv" if "demo" in config else config["cohort"]["clinical"]
-        problems: list[str] = []
-        header, rows = read_rows(path, problems) if path else ([], [])
-        if problems or column not in header:
-            raise HistillError(
-                problems[0] if problems else f"{path or 'config: cohort.clinical'} has no column '{column}'",
-                mend="name a column of the clinical sheet, or site, in transcriptome.transform.batch.column",
-            )
-        known = {row.get("patient_id"): row.get(column) for _, row in rows}
+        known = clinical_column(config, column, key=key, others=", or site,")
     return {patient: known.get(patient) for patient in patients}
+
+
+def clinical_column(config: dict[str, Any], column: str, *, key: str, others: str = "") -> dict[str, str | None]:
+    """Patient -> cell of a column of the clinical sheet; `key` of the config names it, and may name `others`.
+
+    Raises
+    ------
+    HistillError
+        When the sheet has no such column.
+    """
+    demo = Path(config["results"]) / "demo" / "clinical.csv"
+    path = demo if "demo" in config else config["cohort"]["clinical"]
+    problems: list[str] = []
+    header, rows = read_rows(path, problems) if path else ([], [])
+    if problems or column not in header:
+        raise HistillError(
+            problems[0] if problems else f"{path or 'config: cohort.clinical'} has no column '{column}'",
+            mend=f"name a column of the clinical sheet{others} in {key}",
+        )
+    return {row.get("patient_id"): row.get(column) for _, row in rows}

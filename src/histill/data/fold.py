@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from histill.cohort.folds import OUTSIDE
 from histill.cohort.glioma import Rule
 from histill.cohort.tasks import Task
 from histill.data.bags import BagReader
 from histill.data.expression import ExpressionTransform, GeneSets
 from histill.data.expression_table import ExpressionTable
 from histill.data.labels import class_weights, survival_bin, survival_edges
+from histill.data.pseudonyms import pseudonyms
 from histill.data.scaling import WinsorizedScaler
+from histill.data.subset import random_stream
 from histill.errors import HistillError
-from histill.provenance import read_json
+from histill.provenance import keep_secret, read_json
 
 TRAIN, VALIDATION, TEST, UNLABELLED = "train", "validation", "test", "unlabelled"
 SCALING_ROWS = 256  # tiles a patient that scaling is fitted on
@@ -35,12 +38,15 @@ class Cohort:
         Reader of the feature stores.
     expression
         Of the patients that have a transcriptome; None for models that read none.
+    secret
+        Key of the pseudonyms that models may hold of patients; it never leaves the results.
     """
 
     patients: dict[str, list]
     folds: dict[str, Any]
     bags: BagReader
     expression: ExpressionTable | None = None
+    secret: bytes = b""
     _row: dict[str, int] = field(init=False, repr=False)
 
     def __post_init__(self):
@@ -56,10 +62,16 @@ class Cohort:
         bags = BagReader(
             results / "features" / encoder, dict(zip(patients["patient_id"], patients["slides"], strict=True))
         )
-        return cls(patients, read_json(results / "cohort" / "folds.json"), bags, expression)
+        secret = keep_secret(results / "cohort" / "pseudonyms.key")
+        return cls(patients, read_json(results / "cohort" / "folds.json"), bags, expression, secret)
 
     def value(self, patient: str, column: str) -> Any:
         return self.patients[column][self._row[patient]]
+
+    def codes(self, patients: list[str]) -> np.ndarray:
+        """Pseudonyms of patients, int64 [P] (`histill.data.pseudonyms`)."""
+        known = pseudonyms(self.patients["patient_id"], self.secret)
+        return np.array([known[patient] for patient in patients], dtype=np.int64)
 
     def label(self, task: Task, patient: str) -> str | tuple[float, int] | None:
         """Class name, or (time, event), or None where the outcome is not known."""
@@ -85,6 +97,43 @@ class Cohort:
             and (self.value(patient, "has_slide") or not slide)
             and (self.value(patient, "has_rna") or not rna)
         )
+
+    def select_unlabelled(self, fold: int, split: str, *, share: float, slide: bool, rna: bool) -> list[str]:
+        """Patients of the other folds that have the wanted modalities, whatever is known of outcomes; sorted.
+
+        A `share` of them, and one at least, is the validation split.
+        """
+        patients = [
+            patient
+            for patient in self.patients["patient_id"]
+            if self.value(patient, "fold") not in (fold, OUTSIDE)
+            and (self.value(patient, "has_slide") or not slide)
+            and (self.value(patient, "has_rna") or not rna)
+        ]
+        held = max(1, round(share * len(patients)))
+        order = sorted(patients, key=lambda patient: _lot(fold, patient))
+        return sorted(order[:held] if split == VALIDATION else order[held:])
+
+    def without_rna(self, fold: int, share: float, seed: int) -> Cohort:
+        """The cohort with the transcriptomes of a random share of the patients hidden that are not tested in a fold.
+
+        Whose are hidden at a share are also hidden at any larger one.
+        """
+        own = [
+            patient
+            for patient in self.patients["patient_id"]
+            if self.value(patient, "has_rna") and self.value(patient, "fold") != fold
+        ]
+        hidden = set(sorted(own, key=lambda patient: _lot(seed, patient))[: round(share * len(own))])
+        rows = zip(self.patients["patient_id"], self.patients["has_rna"], strict=True)
+        return replace(
+            self, patients={**self.patients, "has_rna": [has and patient not in hidden for patient, has in rows]}
+        )
+
+
+def _lot(seed: int, patient: str) -> float:
+    """A patient's place in a random order that further patients do not change."""
+    return random_stream(seed, 0, patient).random()
 
 
 @dataclass
@@ -169,9 +218,18 @@ def fit_features(
 
 
 def fit_expression(
-    cohort: Cohort, training: list[str], sets: dict[str, GeneSets], config: dict[str, Any]
+    cohort: Cohort,
+    training: list[str],
+    sets: dict[str, GeneSets],
+    config: dict[str, Any],
+    *,
+    selection: dict[str, Any] | None = None,
+    classes: dict[str, str | None] | None = None,
 ) -> ExpressionTransform:
-    """The steps of `transcriptome.transform` for some gene sets, fitted on the training patients that have RNA."""
+    """The steps of `transcriptome.transform` for some gene sets, fitted on the training patients that have RNA.
+
+    `selection` are the parameters of `histill.data.gene_selection.GeneSelection`, and `classes` what it chooses by.
+    """
     options = config["transcriptome"]["transform"]
     method, batch = options["normalisation"], options["batch"]
     transform = ExpressionTransform(
@@ -181,7 +239,14 @@ def fit_expression(
         top_variance=options["top_variance"],
         min_variance=options["min_variance"],
         clip=options["clip"],
+        selection=selection,
     )
     with_rna = [patient for patient in training if cohort.value(patient, "has_rna")]
     table = cohort.expression
-    return transform.fit(table.rows(with_rna), table.genes, batch=table.batch(with_rna), scale=table.scale)
+    return transform.fit(
+        table.rows(with_rna),
+        table.genes,
+        batch=table.batch(with_rna),
+        scale=table.scale,
+        classes=None if classes is None else [classes.get(patient) for patient in with_rna],
+    )

@@ -50,10 +50,13 @@ class BagDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         bags, name = self.instances.bags, self.instances.names[index]
+        targets = {key: rows_[index] for key, rows_ in self.targets.items()}
+        item: dict = {"tokens": {}, "cells": {}, "weight": self._weights[index], "targets": targets}
+        if not bags.levels:  # of a network that reads no slide
+            return item
         geometry, counts = bags.geometry(name), {level: bags.count(name, level) for level in bags.levels}
         limit = self.max_tiles or max(counts.values())
         rows = draw(counts, geometry.parents, limit, random_stream(self.seed, self.epoch, name))
-        item: dict = {"tokens": {}, "cells": {}, "weight": self._weights[index]}
         for level, chosen in rows.items():
             whole = len(chosen) == counts[level]
             x = bags.read_level(name, level) if whole else bags.rows(name, level, chosen)
@@ -63,8 +66,28 @@ class BagDataset(Dataset):
             place = np.full(counts[COARSE] + 1, -1)  # the last one stands for −1
             place[rows[COARSE]] = np.arange(len(rows[COARSE]))
             item["parents"] = torch.from_numpy(place[geometry.parents[rows[FINE]]])
-        item["targets"] = {key: rows_[index] for key, rows_ in self.targets.items()}
         return item
+
+
+class MeanBagDataset(BagDataset):
+    """Bags of one token a magnification: the mean of all their tiles, after scaling. Each is read once and kept.
+
+    For networks that look at nothing else: no tiles are read again in every epoch.
+    """
+
+    def __init__(self, instances: Instances, scalers: dict[str, WinsorizedScaler], targets: dict[str, Tensor]):
+        super().__init__(instances, scalers, targets)
+        self._means: dict[int, dict] = {}
+
+    def __getitem__(self, index: int) -> dict:
+        if index not in self._means:
+            item = super().__getitem__(index)
+            item.pop("parents", None)
+            for level, tiles in item["tokens"].items():
+                item["tokens"][level] = tiles.mean(dim=0, keepdim=True) if len(tiles) else tiles
+                item["cells"][level] = torch.full((min(1, len(tiles)), 3), -1)
+            self._means[index] = item
+        return self._means[index]
 
 
 def collate(items: list[dict]) -> dict:
@@ -103,21 +126,43 @@ class EpochBatches(Sampler[list[int]]):
     """Instances in random order, cut into batches that the ranks share.
 
     The order follows from the seed and the attribute `epoch` alone. Every rank gets as many batches; where the last
-    one cannot be shared evenly, the first instances of the epoch fill it up.
+    one cannot be shared evenly, the first instances of the epoch fill it up. With `strata` [I] every batch has as much
+    of each as the whole.
     """
 
-    def __init__(self, instances: int, batch_size: int, *, seed: int, rank: int = 0, ranks: int = 1):
+    def __init__(
+        self,
+        instances: int,
+        batch_size: int,
+        *,
+        seed: int,
+        strata: np.ndarray | None = None,
+        rank: int = 0,
+        ranks: int = 1,
+    ):
         self.instances, self.batch_size, self.seed, self.epoch = instances, batch_size, seed, 0
-        self.rank, self.ranks = rank, ranks
+        self.strata, self.rank, self.ranks = strata, rank, ranks
 
     def __len__(self) -> int:
         return -(-self.instances // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = random_stream(self.seed, self.epoch, "order").permutation(self.instances)
+        generator = random_stream(self.seed, self.epoch, "order")
+        order = generator.permutation(self.instances)
+        if self.strata is not None:
+            order = order[np.argsort(_places(self.strata[order], generator), kind="stable")]
         order = np.append(order, np.resize(order, -len(order) % self.ranks)).tolist()
         for start in range(0, len(order), self.batch_size):
             yield order[start : start + self.batch_size][self.rank :: self.ranks]
+
+
+def _places(strata: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Where in an epoch, from 0 to 1, each of a random order of instances comes: those of a stratum evenly spaced."""
+    places = np.empty(len(strata))
+    for stratum in np.unique(strata):
+        own = strata == stratum
+        places[own] = (np.arange(own.sum()) + generator.random()) / own.sum()
+    return places
 
 
 class BagDataModule(lightning.LightningDataModule):
@@ -127,10 +172,18 @@ class BagDataModule(lightning.LightningDataModule):
     patient, whose prediction is one.
     """
 
-    def __init__(self, train: BagDataset, validation: BagDataset, *, batch_size: int, seed: int):
+    def __init__(
+        self,
+        train: BagDataset,
+        validation: BagDataset,
+        *,
+        batch_size: int,
+        seed: int,
+        strata: np.ndarray | None = None,
+    ):
         super().__init__()
         self.train, self.validation = train, validation
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.strata = batch_size, seed, strata
         self._batches: EpochBatches | None = None
 
     def set_epoch(self, epoch: int) -> None:
@@ -138,7 +191,8 @@ class BagDataModule(lightning.LightningDataModule):
         self.train.epoch = self._batches.epoch = epoch
 
     def train_dataloader(self) -> DataLoader:
-        self._batches = EpochBatches(len(self.train), self.batch_size, seed=self.seed, **self._place())
+        own = {"seed": self.seed, "strata": self.strata, **self._place()}
+        self._batches = EpochBatches(len(self.train), self.batch_size, **own)
         return self._loader(self.train, self._batches)
 
     def val_dataloader(self) -> DataLoader:

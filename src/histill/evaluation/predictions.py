@@ -12,9 +12,9 @@ import numpy as np
 from histill.errors import HistillError
 from histill.methods.train import run_folder
 from histill.provenance import read_json
-from histill.stages import MODELS
+from histill.stages import MODELS, predictors
 
-_MEND_STALE = "delete the folder of this model and train it again with the present cohort/folds.json"
+MEND_STALE = "delete the folder of this model and train it again with the present cohort/folds.json"
 _SUM_TOLERANCE = 1e-3  # probabilities come out of a float32 or bfloat16 softmax
 
 
@@ -91,10 +91,7 @@ class Predictions:
 def expected_models(config: dict[str, Any]) -> list[Model]:
     """Models that `methods.run` asks for, in the order of `histill.stages.MODELS`."""
     return [
-        Model(method, stage)
-        for method, stages in MODELS.items()
-        if method in config["methods"]["run"]
-        for stage in stages
+        Model(method, stage) for method in MODELS if method in config["methods"]["run"] for stage in predictors(method)
     ]
 
 
@@ -104,7 +101,7 @@ def read_outcomes(results: Path, task: str, kind: str) -> Outcomes:
     columns = (
         ["patient_id", f"label:{task}"] if kind == "classification" else ["patient_id", f"time:{task}", f"event:{task}"]
     )
-    table = _read_table(path, columns, mend="run the stage 'cohort' again")
+    table = read_table(path, columns, mend="run the stage 'cohort' again")
     folds = read_json(folds_path)
     fold = {patient: number for patient, number in folds["assignment"].items() if number >= 0}  # -1: in no fold
     if kind == "survival":
@@ -140,9 +137,9 @@ def read_predictions(results: Path, task: str, model: Model, outcomes: Outcomes,
 
 
 def _read_file(path: Path, model: Model, outcomes: Outcomes, fold: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    scores = [f"p:{name}" for name in outcomes.classes] if outcomes.type == "classification" else ["risk"]
+    scores = output_columns(outcomes)
     mend = "delete it and run again: snakemake evaluate; or take the method out of methods.run"
-    table = _read_table(path, ["patient_id", "split", "modalities", *scores], mend=mend)
+    table = read_table(path, ["patient_id", "split", "modalities", *scores], mend=mend)
     values = np.column_stack([np.asarray(table[name], dtype=np.float64) for name in scores])
     test: dict[str, np.ndarray] = {}
     training = []
@@ -153,11 +150,11 @@ def _read_file(path: Path, model: Model, outcomes: Outcomes, fold: int) -> tuple
             raise HistillError(
                 f"{path}: patient '{patient}' is in its {split} split but is to be tested in fold {fold}; "
                 "the model has seen the patient",
-                mend=_MEND_STALE,
+                mend=MEND_STALE,
             )
         if split not in ("train", "test") or not needed <= set(modalities.split("+")):
             continue
-        _check_value(value, f"{path}: patient '{patient}'", outcomes.type)
+        check_value(value, f"{path}: patient '{patient}'", outcomes.type)
         if split == "train":
             training.append(value[0])
             continue
@@ -165,7 +162,7 @@ def _read_file(path: Path, model: Model, outcomes: Outcomes, fold: int) -> tuple
             raise HistillError(
                 f"{path}: patient '{patient}' is in its test split but belongs to fold {outcomes.fold.get(patient)}, "
                 f"not {fold}; the score would be of a patient the model has seen",
-                mend=_MEND_STALE,
+                mend=MEND_STALE,
             )
         if patient in test:
             raise HistillError(f"{path}: patient '{patient}' is predicted twice in the test split", mend=mend)
@@ -178,7 +175,13 @@ def _read_file(path: Path, model: Model, outcomes: Outcomes, fold: int) -> tuple
     return test, np.array(training)
 
 
-def _check_value(value: np.ndarray, at: str, kind: str) -> None:
+def output_columns(outcomes: Outcomes) -> list[str]:
+    """Columns of a prediction table that hold what is scored."""
+    return ["risk"] if outcomes.type == "survival" else [f"p:{name}" for name in outcomes.classes]
+
+
+def check_value(value: np.ndarray, at: str, kind: str) -> None:
+    """Refuse a risk [1] or class probabilities [C] that cannot be scored; `at` says where they stand."""
     mend = (
         "the model did not converge: lower training.model.learning_rate, or use precision 32-true, and train it again"
     )
@@ -192,7 +195,8 @@ def _check_value(value: np.ndarray, at: str, kind: str) -> None:
         )
 
 
-def _read_table(path: Path, columns: list[str], *, mend: str) -> dict[str, list[Any]]:
+def read_table(path: Path, columns: list[str], *, mend: str) -> dict[str, list[Any]]:
+    """Columns of a parquet file; a file or column that is absent or cannot be read is an error with this mend."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from histill.cohort.tasks import Task
 from histill.errors import HistillError
-from histill.evaluation import metrics
+from histill.evaluation import alignment, few_shot, metrics
 from histill.evaluation.predictions import Outcomes, Predictions, expected_models, read_outcomes, read_predictions
 from histill.evaluation.scoring import METRICS, Scores, by_fold, counts, score
 from histill.evaluation.survival_curves import risk_groups, risk_margin
@@ -24,6 +24,14 @@ COMPARISONS = (
     (STUDENT, "abmil", "student against attention pooling"),
     (STUDENT, "linear-slide", "student against the linear model on slides"),
     (TEACHER, STUDENT, "what is lost without the transcriptome"),
+    ("mirror student", "wsi-only", "pre-training and distillation against labels alone"),
+    ("mirror slide", "linear-slide", "value of the pre-trained slide encoder"),
+    ("mirror student", "mirror slide", "value of distillation from the fused probe"),
+    ("mirror fused", "linear-both", "value of the pre-trained encoders of both"),
+    ("msrl student", "msrl slide", "value of borrowed genes"),
+    ("msrl student", "wsi-only", "borrowed genes against labels alone"),
+    ("msrl both", "msrl student", "what is lost without the transcriptome"),
+    ("msrl student", "linear-slide", "student against the linear model on slides"),
 )
 FEW_EVENTS = 30  # below, a C-index interval spans most of what is plausible
 _ROC_GRID = np.linspace(0.0, 1.0, 51)
@@ -106,9 +114,20 @@ def run(*, task: str, config: dict[str, Any], results: Path) -> dict[str, Any]:
         report["kaplan_meier"] = _kaplan_meier(models, common, outcomes, seeds, options["confidence"])
     else:
         report["roc"] = _roc(models, common, outcomes, seeds)
+    report |= _pretrained(results, task, models, outcomes, {**sampling, "confidence": options["confidence"]})
     _write_table(results / "evaluation" / f"{task}.tsv", report)
     write_json(results / "evaluation" / f"{task}.json", report)
     return report
+
+
+def _pretrained(
+    results: Path, task: str, models: list[Predictions], outcomes: Outcomes, options: dict[str, Any]
+) -> dict[str, Any]:
+    """What only models on pre-trained encoders have: `few_shot` and `alignment`, where their files are."""
+    probes = few_shot.run(results, task, models, outcomes, **options)
+    aligned = [alignment.run(results, task, model, outcomes, **options) for model in models]
+    found = {"note": alignment.NOTE, "models": [entry for entry in aligned if entry]}
+    return ({"few_shot": probes} if probes else {}) | ({"alignment": found} if found["models"] else {})
 
 
 def _set(scores: Scores | None, outcomes: Outcomes, confidence: float) -> dict[str, Any]:
@@ -231,6 +250,12 @@ def _write_table(path: Path, report: dict[str, Any]) -> None:
         for name, by_metric in entry["models"].items()
         for key, estimate in by_metric.items()
     ]
+    if "few_shot" in report:
+        rows += [
+            ("few-shot", f"{name}, {shots}", inputs[name], key, estimate, report["few_shot"])
+            for name, shots, metrics_of in few_shot.table_rows(report["few_shot"])
+            for key, estimate in metrics_of.items()
+        ]
     rows += [
         ("difference", f"{entry['a']} - {entry['b']}", "", entry["metric"], entry, report["paired"])
         for entry in report["comparisons"]

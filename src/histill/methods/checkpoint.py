@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ class Checkpoint:
     Attributes
     ----------
     kind
-        `teacher`, `student`, `abmil`, or a linear model (`histill.stages.READS`).
+        What is trained (`histill.stages.ModelStage`).
+    labels
+        None for stages that learn without them.
     arguments
         Constructor arguments of the network; empty for linear models.
     weights
@@ -31,7 +34,7 @@ class Checkpoint:
     """
 
     kind: str
-    labels: Labels
+    labels: Labels | None
     arguments: dict[str, Any]
     weights: dict[str, np.ndarray]
     scalers: dict[str, WinsorizedScaler]
@@ -54,7 +57,7 @@ class Checkpoint:
         config = {
             "kind": self.kind,
             "inputs": list(READS[self.kind]),
-            "labels": self.labels.meta(),
+            "labels": self.labels and self.labels.meta(),
             "arguments": self.arguments,
             "levels": list(self.scalers),
             "provenance": self.provenance,
@@ -81,7 +84,7 @@ class Checkpoint:
         genes = _part(transforms, "expression.")
         return cls(
             config["kind"],
-            Labels.from_meta(config["labels"]),
+            config["labels"] and Labels.from_meta(config["labels"]),
             config["arguments"],
             weights,
             scalers,
@@ -102,18 +105,30 @@ def _part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
 
 
+# Kind of model -> module below `histill.methods`, and the class in it, of its network.
+_NETWORKS = {
+    "abmil": ("baselines.abmil", "ABMIL"),
+    "mirror": ("mirror.model", "MIRROR"),
+    "mirror-slide": ("mirror.probe", "Probe"),
+    "mirror-rna": ("mirror.probe", "Probe"),
+    "mirror-fused": ("mirror.probe", "Probe"),
+    "mirror-student": ("mirror.student", "Student"),
+    "msrl-pretrain": ("msrl.pretraining", "Pretrainer"),
+    "msrl": ("msrl.model", "MSRL"),
+    "msrl-slide": ("msrl.model", "MSRL"),
+    "msrl-both": ("msrl.model", "MSRL"),
+}
+_DISENTANGLED = {
+    "attention": ("disentangled.model", {"teacher": "Teacher", "student": "Student"}),
+    "deformable": ("disentangled.published", {"teacher": "PublishedTeacher", "student": "PublishedStudent"}),
+}
+
+
 def build_network(kind: str, arguments: dict[str, Any]):
     """A network by kind; only its own module is imported."""
-    if kind == "abmil":
-        from histill.methods.baselines.abmil import ABMIL
-
-        return ABMIL(**arguments)
-    design = arguments["network"]
-    arguments = {name: value for name, value in arguments.items() if name != "network"}
-    if design == "deformable":
-        from histill.methods.disentangled.published import PublishedStudent, PublishedTeacher
-
-        return {"teacher": PublishedTeacher, "student": PublishedStudent}[kind](**arguments)
-    from histill.methods.disentangled.model import Student, Teacher
-
-    return {"teacher": Teacher, "student": Student}[kind](**arguments)
+    if kind in ("teacher", "student"):
+        module, names = _DISENTANGLED[arguments["network"]]
+        arguments, name = {key: value for key, value in arguments.items() if key != "network"}, names[kind]
+    else:
+        module, name = _NETWORKS[kind]
+    return getattr(importlib.import_module(f"histill.methods.{module}"), name)(**arguments)

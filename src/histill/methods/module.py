@@ -1,6 +1,8 @@
-"""The supervised LightningModule that every network is trained by."""
+"""The LightningModules that every network is trained by: how it is optimised, and what outcomes teach it."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import lightning
 import torch
@@ -13,20 +15,53 @@ from histill.methods.slides import mean_over_slides
 GENES = "genes:"  # before the subspace, in the name of a target
 
 
-class SupervisedModule(lightning.LightningModule):
+class TrainedModule(lightning.LightningModule):
+    """A network and its optimiser, AdamW.
+
+    Subclasses log `train_loss` and `validation_loss` every epoch.
+
+    Parameters
+    ----------
+    model
+        What is saved: its `state_dict`.
+    schedule
+        Of the learning rate: `cosine` falls over the true number of optimiser steps, after one warm-up epoch;
+        `constant` stays.
+    """
+
+    def __init__(self, model: nn.Module, *, learning_rate: float, weight_decay: float, schedule: str = "cosine"):
+        super().__init__()
+        self.model = model
+        self.learning_rate, self.weight_decay, self.schedule = learning_rate, weight_decay, schedule
+
+    def configure_optimizers(self) -> dict:
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        warm = max(1, steps // max(1, self.trainer.max_epochs))
+
+        def factor(step: int) -> float:
+            if self.schedule == "constant":
+                return 1.0
+            if step < warm:
+                return (step + 1) / warm
+            progress = (step - warm) / max(1, steps - warm)
+            return 0.5 * (1 + torch.cos(torch.tensor(torch.pi * min(1.0, progress))).item())
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class SupervisedModule(TrainedModule):
     """Task loss at every magnification and on their mean (if that is how they are combined).
 
-    Subclasses add their own terms in `extra_losses`. The learning rate falls along a cosine over the true number of
-    optimiser steps, after one warm-up epoch. The validation figure is the task loss of the fused prediction and the
-    terms of `extra_losses`, mean over patients: outcomes of few patients are a noisy guide, and would stop training
+    Subclasses add their own terms in `extra_losses`. The validation figure is the task loss of the fused prediction and
+    the terms of `extra_losses`, mean over patients: outcomes of few patients are a noisy guide, and would stop training
     before the rest is learned.
     """
 
-    def __init__(self, model: nn.Module, labels: Labels, *, learning_rate: float, weight_decay: float):
-        super().__init__()
-        self.model = model
+    def __init__(self, model: nn.Module, labels: Labels, **training: Any):
+        super().__init__(model, **training)
         self.survival = labels.task.type == "survival"
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.register_buffer("weights", None if self.survival else torch.tensor(labels.weights, dtype=torch.float32))
         self._validation = torch.zeros(3, dtype=torch.float64)  # of the patients: task loss, all loss, number
 
@@ -80,20 +115,6 @@ class SupervisedModule(lightning.LightningModule):
         task, total, patients = self.trainer.strategy.reduce(self._validation.to(self.device), reduce_op="sum")
         self.log("validation_task", (task / patients).float(), sync_dist=True)
         self.log("validation_loss", (total / patients).float(), sync_dist=True)
-
-    def configure_optimizers(self) -> dict:
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
-        steps = max(1, int(self.trainer.estimated_stepping_batches))
-        warm = max(1, steps // max(1, self.trainer.max_epochs))
-
-        def factor(step: int) -> float:
-            if step < warm:
-                return (step + 1) / warm
-            progress = (step - warm) / max(1, steps - warm)
-            return 0.5 * (1 + torch.cos(torch.tensor(torch.pi * min(1.0, progress))).item())
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def fused(self, output: dict, batch: dict) -> Tensor:
         """Class probabilities or hazards [B, C] of all magnifications together."""

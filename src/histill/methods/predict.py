@@ -14,13 +14,17 @@ from histill.data.expression_table import ExpressionTable
 from histill.data.fold import TEST, Cohort
 from histill.errors import HistillError
 from histill.methods import ablation, maps
+from histill.methods.baselines.training import linear_inputs
 from histill.methods.checkpoint import Checkpoint
-from histill.methods.train import linear_inputs, run_folder, runs
+from histill.methods.train import run_folder, runs
 from histill.provenance import atomic_file, digest, file_digest, read_json, write_json
-from histill.stages import MODELS, READS, model_recipe, recipe
+from histill.stages import MODELS, READS, model_recipe, predictors, recipe
 
 PREDICTIONS = "predictions.parquet"
 MAPPED = ("disentangled", "student")
+BORROWING = ("msrl", "msrl-slide", "msrl-both")  # a training patient must not borrow from its own row
+CASE = "case"
+EXTRAS = ("mirror-slide", "mirror-rna", "mirror-fused", "msrl")  # kinds that say more than a prediction
 
 
 def run(
@@ -39,7 +43,7 @@ def run(
     results = Path(results)
     definition = Task.from_config(task, config["tasks"][task])
     if variant is None:
-        stages = [ablation.Node(name, stage, name) for name in config["methods"]["run"] for stage in MODELS[name]]
+        stages = [ablation.Node(name, stage, name) for name in config["methods"]["run"] for stage in predictors(name)]
     else:
         stages = ablation.nodes(config, variant, task=task)
     slide_only = Cohort.read(results, config["features"]["encoder"])
@@ -70,10 +74,10 @@ def run(
                 said: list[str] = []
                 table = predict(checkpoint, cohort, definition, fold, device=device, log=said.append)
                 _write(folder / PREDICTIONS, table)
-                files = [PREDICTIONS]
+                rows = zip(table["patient_id"], table["split"], strict=True)
+                tested = [patient for patient, split in rows if split == TEST]
+                files = [PREDICTIONS, *_extras(folder, checkpoint, cohort, tested, device, trained["figures"])]
                 if mapped:
-                    rows = zip(table["patient_id"], table["split"], strict=True)
-                    tested = [patient for patient, split in rows if split == TEST]
                     files += _map(folder, checkpoint, cohort, tested, device)
                 write_json(marker, {"key": key, "outputs": {name: file_digest(folder / name) for name in files}})
                 for line in (*said, f"{len(table['patient_id'])} patients"):
@@ -97,6 +101,22 @@ def _map(folder: Path, checkpoint: Checkpoint, cohort: Cohort, patients: list[st
     outputs = each_output(checkpoint, cohort, patients, device=device)
     maps.write(folder, bags_of(checkpoint, cohort, patients), patients, checkpoint.arguments["subspaces"], outputs)
     return maps.TILES, maps.TOKENS
+
+
+def _extras(
+    folder: Path, checkpoint: Checkpoint, cohort: Cohort, patients: list[str], device: str, figures: dict[str, Any]
+) -> list[str]:
+    """Write what else a network says of some patients; returns the files' names."""
+    if checkpoint.kind not in EXTRAS:
+        return []
+    from histill.methods import extras
+
+    outputs = each_output(checkpoint, cohort, patients, device=device)
+    number = bags_of(checkpoint, cohort, patients).patient
+    tables = extras.tables(checkpoint, patients, number, outputs, figures.get("few_shot", []))
+    for name, table in tables.items():
+        _write(folder / name, table)
+    return list(tables)
 
 
 def predict(
@@ -127,7 +147,7 @@ def predict(
         patients = sorted(set(patients) - set(bare))
         if bare:
             log(f"not predicted, as there is no valid tile of them: {', '.join(bare)}")
-    if checkpoint.kind.startswith("linear"):
+    if not checkpoint.arguments:
         values = _predict_linear(checkpoint, cohort, patients)
     else:
         values = _predict_network(checkpoint, cohort, patients, device)
@@ -169,6 +189,7 @@ def each_output(
     """What a network says of each bag with every tile, on its device, and `present`: level -> bool [1].
 
     A bag is a patient, or a slide for networks that were trained on single slides (`histill.data.bags.Instances`).
+    Levels are those of the logits.
     """
     import torch
 
@@ -180,6 +201,8 @@ def each_output(
     if "rna" in READS[checkpoint.kind]:
         genes = cohort.expression.transformed(patients, checkpoint.expression)
         targets = {subspace: torch.from_numpy(rows) for subspace, rows in genes.items()}
+    if checkpoint.kind in BORROWING:
+        targets[CASE] = torch.from_numpy(cohort.codes(patients))
     instances = bags_of(checkpoint, cohort, patients)
     targets = {name: rows[instances.patient] for name, rows in targets.items()}
     dataset = BagDataset(instances, checkpoint.scalers, targets)
@@ -187,22 +210,28 @@ def each_output(
         network.to(where)
         for index in range(len(dataset)):
             batch = _move(collate([dataset[index]]), where)
-            batch["genes"] = batch.pop("targets")
+            own = batch.pop("targets")
+            batch |= {CASE: own.pop(CASE)} if CASE in own else {}
+            batch |= {"genes": own} if own else {}
             present = {level: mask.any(dim=-1) for level, mask in batch["mask"].items()}
             with torch.inference_mode():
                 output = network(batch)
-            yield {**output, "present": present}
+            # A network that reads no tiles, or all magnifications at once, has logits at a level of its own.
+            there = torch.stack([*present.values()] or [torch.ones(1, dtype=torch.bool, device=where)]).any(dim=0)
+            yield {**output, "present": {level: present.get(level, there) for level in output["logits"]}}
 
 
 def bags_of(checkpoint: Checkpoint, cohort: Cohort, patients: list[str]) -> Instances:
     """The bags that a network reads of some patients, at the magnifications it was trained on."""
-    return Instances.of(_reader(checkpoint, cohort), patients, checkpoint.provenance.get("slides", "bag"))
+    slides = checkpoint.provenance.get("slides", "bag") if checkpoint.scalers else "bag"
+    return Instances.of(_reader(checkpoint, cohort), patients, slides)
 
 
 def _reader(checkpoint: Checkpoint, cohort: Cohort) -> BagReader:
-    """Bags as a model reads them; linear models read those of the whole cohort as they are."""
-    features = {level: len(scaler.mean_) for level, scaler in checkpoint.scalers.items()}
-    return cohort.bags.at(features) if features else cohort.bags
+    """Bags as a model reads them; what is no network reads those of the whole cohort as they are."""
+    if not checkpoint.arguments:
+        return cohort.bags
+    return cohort.bags.at({level: len(scaler.mean_) for level, scaler in checkpoint.scalers.items()})
 
 
 def _move(value, device):
@@ -229,6 +258,10 @@ def _predict_linear(checkpoint: Checkpoint, cohort: Cohort, patients: list[str])
     from histill.methods.baselines.linear import LinearModel
 
     inputs = linear_inputs(cohort, patients, READS[checkpoint.kind], checkpoint.expression)
+    if checkpoint.kind == "retrieval":
+        from histill.methods.baselines.retrieval import RetrievalModel
+
+        return RetrievalModel.from_state(checkpoint.weights).predict(inputs, cases=cohort.codes(patients))
     return LinearModel.from_state(checkpoint.weights).predict(inputs)
 
 

@@ -30,7 +30,7 @@ class RunState:
     curve
         Figures of each epoch.
     best_epoch
-        Of the lowest validation loss; −1 before the first epoch.
+        Whose weights are kept: that of the lowest validation loss, or the last one; −1 before the first.
     best
         Weights of the network after that epoch.
     diverged
@@ -80,9 +80,9 @@ class RunState:
         own = {name: facts[name] for name in ("key", "curve", "best_epoch", "diverged", "facts")}
         return cls(best=best, tensors=tensors, **own)
 
-    def add(self, figures: dict[str, float], monitored: float, module: torch.nn.Module) -> None:
-        """Append an epoch; its weights are kept if nothing before was better."""
-        if self.best_epoch < 0 or monitored < min(row["validation_loss"] for row in self.curve):
+    def add(self, figures: dict[str, float], monitored: float, module: torch.nn.Module, *, keep: str = "best") -> None:
+        """Append an epoch; its weights are kept if nothing before was better, or (`keep="last"`) in any case."""
+        if keep == "last" or self.best_epoch < 0 or monitored < min(row["validation_loss"] for row in self.curve):
             self.best_epoch = len(self.curve)
             self.best = {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
         self.curve.append(figures)

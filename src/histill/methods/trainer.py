@@ -23,7 +23,7 @@ from histill.data.module import BagDataModule
 from histill.device import lease
 from histill.errors import HistillError
 from histill.methods import logs
-from histill.methods.module import SupervisedModule
+from histill.methods.module import TrainedModule
 from histill.methods.resume import RunState
 from histill.provenance import remove_parts, write_csv
 
@@ -67,36 +67,37 @@ class EpochKeeper(Callback):
     run that goes on after a kill ends like one that was never stopped.
     """
 
-    def __init__(self, run: Run, state: RunState, options: dict[str, Any], logs: list[str], report: Report):
+    def __init__(self, run: Run, state: RunState, options: dict[str, Any], logs: list[str], keep: str, report: Report):
         self.run, self.state, self.options, self.logs, self.report = run, state, options, logs, report
+        self.keep = keep
         self._loggers: list[Logger] = []
 
-    def setup(self, trainer: lightning.Trainer, module: SupervisedModule, stage: str) -> None:
+    def setup(self, trainer: lightning.Trainer, module: TrainedModule, stage: str) -> None:
         _quiet()  # ranks are processes of their own
 
-    def on_train_start(self, trainer: lightning.Trainer, module: SupervisedModule) -> None:
+    def on_train_start(self, trainer: lightning.Trainer, module: TrainedModule) -> None:
         self.state.restore(trainer)
         if trainer.is_global_zero:
             self._loggers = logs.loggers(self.logs, self.run.folder, self.run.shared, self.run.name)
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, module: SupervisedModule) -> None:
+    def on_train_epoch_start(self, trainer: lightning.Trainer, module: TrainedModule) -> None:
         seeds = np.random.SeedSequence([self.run.seed, trainer.current_epoch, trainer.global_rank]).generate_state(3)
         for seed, value in zip((random.seed, np.random.seed, torch.manual_seed), seeds.tolist(), strict=True):
             seed(value)
         trainer.datamodule.set_epoch(trainer.current_epoch)
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, module: SupervisedModule, outputs: Any, batch: dict, batch_idx: int
+        self, trainer: lightning.Trainer, module: TrainedModule, outputs: Any, batch: dict, batch_idx: int
     ) -> None:
         if trainer.is_global_zero:
             loss = self.state.curve[-1][MONITOR] if self.state.curve else None
             self.report((trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches, loss))
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, module: SupervisedModule) -> None:
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: TrainedModule) -> None:
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
         epoch, monitored = trainer.current_epoch, figures[MONITOR]
         self.state.diverged = not (np.isfinite(monitored) and np.isfinite(figures["train_loss"]))
-        self.state.add({"epoch": epoch, **figures}, monitored, module.model)
+        self.state.add({"epoch": epoch, **figures}, monitored, module.model, keep=self.keep)
         self.state.capture(trainer)
         if trainer.is_global_zero:
             self.state.write(self.run.state)
@@ -105,14 +106,21 @@ class EpochKeeper(Callback):
                 logger.save()
         trainer.should_stop = self.state.over(epochs=self.options["epochs"], patience=self.options["patience"])
 
-    def teardown(self, trainer: lightning.Trainer, module: SupervisedModule, stage: str) -> None:
+    def teardown(self, trainer: lightning.Trainer, module: TrainedModule, stage: str) -> None:
         logs.close(self._loggers)
 
 
 def fit(
-    module: SupervisedModule, data: BagDataModule, training: dict[str, Any], run: Run, *, report: Report, log=print
+    module: TrainedModule,
+    data: BagDataModule,
+    training: dict[str, Any],
+    run: Run,
+    *,
+    keep: str = "best",
+    report: Report,
+    log=print,
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Train and return the best epoch's weights and what is worth recording.
+    """Train and return the best (or last) epoch's weights and what is worth recording.
 
     An unfinished run of the same key is gone on from after its last complete epoch, with the same result on one device.
     The file of its state is left to be removed once what is returned is stored.
@@ -121,6 +129,9 @@ def fit(
     ----------
     training
         `training` of the config.
+    keep
+        `best`: the epoch of the lowest validation loss, and training stops when `patience` epochs bring no better one;
+        `last`: all epochs, for losses without labels, whose minimum says little of what was learned.
     report
         Is told (epochs done, last validation loss or None) after every step.
 
@@ -136,7 +147,7 @@ def fit(
     state = _begin(run, log)
     if not state.over(epochs=options["epochs"], patience=options["patience"]):
         with _leased(training["device"], number) as places, _told(report, number) as tell:
-            keeper = EpochKeeper(run, state, options, training["logs"], tell)
+            keeper = EpochKeeper(run, state, options, training["logs"], keep, tell)
             _trainer(places, options, keeper).fit(module, datamodule=data)
         state = RunState.read(run.state, run.key)  # as the first rank wrote it
     if state.diverged:
@@ -147,8 +158,8 @@ def fit(
         )
     write_csv(run.folder / "curve.csv", list(state.curve[0]), state.curve)
     weights = {name: value.numpy() for name, value in state.best.items()}
-    best = state.curve[state.best_epoch][MONITOR]
-    return weights, {"best_epoch": state.best_epoch, "epochs": len(state.curve), MONITOR: best}
+    own = state.curve[state.best_epoch][MONITOR]
+    return weights, {f"{keep}_epoch": state.best_epoch, "epochs": len(state.curve), MONITOR: own}
 
 
 def _begin(run: Run, log: Callable[[str], None]) -> RunState:
@@ -229,3 +240,4 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*module.* in eval mode at the start.*")  # frozen parts are meant to be

@@ -30,8 +30,21 @@ MODEL_COLOURS = {
     "linear-slide": ORANGE,
     "linear-rna": PURPLE,
     "linear-both": SKY,
+    "mirror student": VERMILION,
+    "mirror fused": BLUE,
+    "mirror slide": GREEN,
+    "mirror rna": PURPLE,
+    "msrl student": VERMILION,
+    "msrl both": BLUE,
+    "msrl slide": GREEN,
 }
-MAIN_MODELS = ("disentangled student", "disentangled teacher", "wsi-only", "linear-slide", "abmil", "linear-rna")
+# Models of methods that have several share colours by what they read, and differ in their lines.
+METHOD_LINES = {"disentangled": "-", "mirror": (0, (5, 1.5)), "msrl": (0, (1.5, 1))}
+OTHER_LINE = (0, (6, 1.5, 1, 1.5))
+MAIN_MODELS = (
+    *("disentangled student", "mirror student", "msrl student"),
+    *("disentangled teacher", "wsi-only", "linear-slide", "abmil", "linear-rna"),
+)
 MOST_PANELS = 4
 STYLE = {
     "svg.hashsalt": "histill",
@@ -164,9 +177,9 @@ def roc(report: dict[str, Any]) -> str | None:
         figure = Figure(figsize=(5.6, 3.9), layout="constrained")
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.9, linestyle=(0, (4, 3)))
-        for index, (name, rates) in enumerate(curves.items()):
+        for name, rates in curves.items():
             value = report["paired"]["models"][name]["auc"]["value"]
-            style = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (6, 1.5, 1, 1.5)))[index % 4]
+            style = METHOD_LINES.get(name.split()[0], OTHER_LINE)
             label = f"{name} ({value:.2f})" if value is not None else name
             axes.plot(grid, rates, color=MODEL_COLOURS.get(name, BLACK), linewidth=1.8, linestyle=style, label=label)
         axes.set(xlim=(-0.01, 1), ylim=(0, 1.01), xlabel="False-positive rate", ylabel="True-positive rate")

@@ -14,7 +14,7 @@ from typing import Any
 from histill import __version__
 from histill.provenance import Receipt
 from histill.report.redact import redact
-from histill.stages import MODELS, STAGES, model_recipe, recipe
+from histill.stages import MODELS, PRETRAIN, STAGES, model_recipe, predictors, recipe
 
 # Packages whose version can change a result.
 _PACKAGES = (
@@ -95,11 +95,14 @@ def recipes(config: dict[str, Any]) -> list[tuple[str, str]]:
     """Recipe digest of every stage and model of the run."""
     shared = [name for name, stage in STAGES.items() if not any("{task}" in key for key in stage.keys)]
     rows = [(name, recipe(name, config)) for name in shared if "predict" not in STAGES[name].after]
+    for method in config["methods"]["run"]:
+        unlabelled = [stage for stage in MODELS[method] if stage not in predictors(method)]
+        rows += [(f"{method} {stage}", model_recipe(method, stage, config, task=PRETRAIN)) for stage in unlabelled]
     for task in config["tasks"]:
         for method in config["methods"]["run"]:
             rows += [
                 (f"{task}: {method} {stage}", model_recipe(method, stage, config, task=task))
-                for stage in MODELS[method]
+                for stage in predictors(method)
             ]
         rows.append((f"{task}: evaluate", recipe("evaluate", config, task=task)))
     return rows

@@ -7,7 +7,8 @@ from typing import Any
 
 from histill import __version__
 from histill.provenance import atomic_file, read_json
-from histill.report import cohort, run_facts, slides, subspaces, transcriptome
+from histill.report import cohort, neighbours, pretraining, run_facts, slides, subspaces, transcriptome
+from histill.report.few_shot import few_shot_facts
 from histill.report.page import render
 from histill.report.redact import redact
 from histill.report.wording import verdict
@@ -44,6 +45,8 @@ def collect(config: dict[str, Any], results: Path) -> dict[str, Any]:
     inspected = slides.slide_facts(results, receipts)
     pictures, pictured = slides.gallery(results, inspected, config["report"]["max_slides"])
     tasks = [_task(name, config, results) for name in config["tasks"]]
+    reports = {task["name"]: task["report"] for task in tasks}
+    lent = [(name, neighbours.neighbour_facts(name, config, results)) for name in config["tasks"]]
     mapped = [(name, subspaces.subspace_facts(name, config, results)) for name in config["tasks"]]
     facts = {
         "title": config["report"]["title"],
@@ -78,6 +81,8 @@ def collect(config: dict[str, Any], results: Path) -> dict[str, Any]:
         "legend": slides.legend() if pictures else None,
         "expression": transcriptome.transcriptome_figure(config, results),
         "tasks": tasks,
+        "pretraining": pretraining.pretraining_facts(config, results, reports),
+        "neighbours": [(task, found) for task, found in lent if found],
         "subspaces": [(task, found) for task, found in mapped if found],
     }
 
@@ -113,6 +118,7 @@ def _task(name: str, config: dict[str, Any], results: Path) -> dict[str, Any]:
         "report": report,
         "by_key": by_key,
         "headline": headline,
+        "few_shot": few_shot_facts(report),
         "forest": figures.forest(report),
         "differences": figures.differences(report),
         "kaplan_meier": figures.kaplan_meier(report, report["columns"]["time"]) if survival else None,

@@ -47,6 +47,15 @@ class Block:
         """Scores [N, K]."""
         return (self.scaler.transform(x).astype(np.float64) - self.offset) @ self.components.T
 
+    def state(self) -> dict[str, np.ndarray]:
+        scaler = {f"scaler.{name}": value for name, value in self.scaler.state().items()}
+        return {"components": self.components, "offset": self.offset, **scaler}
+
+    @classmethod
+    def from_state(cls, state: dict[str, np.ndarray]) -> Block:
+        scaler = {name.removeprefix("scaler."): value for name, value in state.items() if name.startswith("scaler.")}
+        return cls(WinsorizedScaler.from_state(scaler), state["components"], state["offset"])
+
 
 def _fix_signs(directions: np.ndarray) -> np.ndarray:
     """Largest loading positive, so that a fit does not depend on the linear-algebra library."""
@@ -100,19 +109,15 @@ class LinearModel:
     def state(self) -> dict[str, np.ndarray]:
         arrays = {"coefficients": self.coefficients, "intercepts": self.intercepts, "alpha": np.array(self.alpha)}
         for name, block in self.blocks.items():
-            arrays[f"{name}.components"], arrays[f"{name}.offset"] = block.components, block.offset
-            arrays.update({f"{name}.scaler.{key}": value for key, value in block.scaler.state().items()})
+            arrays |= {f"{name}.{key}": value for key, value in block.state().items()}
         return arrays
 
     @classmethod
     def from_state(cls, state: dict[str, np.ndarray]) -> LinearModel:
         blocks = {}
         for name in sorted({key.split(".")[0] for key in state if "." in key}, key=("slide", "rna").index):
-            prefix = f"{name}.scaler."
-            scaler = WinsorizedScaler.from_state(
-                {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-            )
-            blocks[name] = Block(scaler, state[f"{name}.components"], state[f"{name}.offset"])
+            own = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+            blocks[name] = Block.from_state(own)
         return cls(blocks, state["coefficients"], state["intercepts"], float(state["alpha"]))
 
 

@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from histill.data.fold import Labels
 from histill.methods.disentangled.coordination import SmoothedConfidence, confidence, conflict, coordinate_rows
 from histill.methods.disentangled.losses import (
-    distil_features,
-    distil_logits,
     gene_consistency,
     gram_consistency,
     map_consistency,
     orthogonality,
 )
 from histill.methods.disentangled.published_losses import variance_consistency
+from histill.methods.distillation import StudentModule
 from histill.methods.module import SupervisedModule
 from histill.methods.outputs import probabilities, task_loss
 
@@ -182,18 +181,11 @@ def _mean_over_ranks(value: Tensor) -> Tensor:
     return value / dist.get_world_size()
 
 
-class StudentModule(SupervisedModule):
-    """Task loss and subspace distillation from a frozen teacher's stored outputs.
-
-    Targets of a patient: `taught` (1 where the teacher saw slide and genes, else 0), `teacher:logits:<level>`,
-    `teacher:<subspace>:<level>`. The weights do not depend on which terms are on.
+class SubspaceStudentModule(StudentModule):
+    """Distillation of logits and of both subspaces' features, with the student's prototypes held to the teacher's.
 
     Parameters
     ----------
-    distance
-        Of features: `cosine` of a subspace's, or `mse` over all of them (published).
-    hazards
-        Logits of survival are compared as `bernoulli` distributions, or by `softmax` (published).
     prototypes
         Level -> what the teacher's genes looked at, mean over training patients [K, d]: where the student's prototypes
         begin, and what they are drawn to.
@@ -204,46 +196,20 @@ class StudentModule(SupervisedModule):
         model: nn.Module,
         labels: Labels,
         *,
-        temperature: float,
-        lambda_logit: float,
-        lambda_feature: float,
         lambda_prototype: float,
-        distance: str,
-        hazards: str,
         prototypes: dict[str, Tensor] | None = None,
-        **training: Any,
+        **options: Any,
     ):
-        super().__init__(model, labels, **training)
-        self.temperature, self.distance, self.hazards = temperature, distance, hazards
-        self.lambda_logit, self.lambda_feature, self.lambda_prototype = lambda_logit, lambda_feature, lambda_prototype
-        self.prototypes = prototypes or {}
+        super().__init__(model, labels, **options)
+        self.lambda_prototype, self.prototypes = lambda_prototype, prototypes or {}
 
     def extra_losses(self, output: dict, batch: dict) -> dict[str, Tensor]:
-        targets = batch["targets"]
-        logit = feature = torch.zeros_like(targets["taught"])
-        for level, logits in output["logits"].items():
-            if f"teacher:logits:{level}" not in targets:
-                continue  # no patient with RNA has a tile there
-            taught = targets["taught"] * batch["mask"][level].any(dim=-1)
-            logit = logit + taught * distil_logits(
-                logits,
-                targets[f"teacher:logits:{level}"],
-                temperature=self.temperature,
-                survival=self.survival and self.hazards == "bernoulli",
-            )
-            feature = feature + taught * self._features(output["features"], targets, level)
-        terms = {"distil_logit": self.lambda_logit * logit, "distil_feature": self.lambda_feature * feature}
+        terms = super().extra_losses(output, batch)
         if self.prototypes and self.lambda_prototype:
             pull = sum(
                 ((self.model.aggregate[level].prototypes - goal.to(self.device)) ** 2).mean()
                 for level, goal in self.prototypes.items()
                 if level in output["logits"]
             )
-            terms["prototype"] = self.lambda_prototype * pull.expand(len(targets["taught"]))
+            terms["prototype"] = self.lambda_prototype * pull.expand(len(batch["weight"]))
         return terms
-
-    def _features(self, features: dict[str, dict[str, Tensor]], targets: dict[str, Tensor], level: str) -> Tensor:
-        pairs = [(by_level[level], targets[f"teacher:{k}:{level}"]) for k, by_level in features.items()]
-        if self.distance == "mse":
-            return ((torch.cat([a for a, _ in pairs], dim=-1) - torch.cat([b for _, b in pairs], dim=-1)) ** 2).mean(-1)
-        return torch.stack([distil_features(own, goal) for own, goal in pairs]).mean(dim=0)

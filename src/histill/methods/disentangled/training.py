@@ -1,24 +1,58 @@
-"""What training the disentangled method needs beside the shared loop: gene sets, arguments, the teacher's lessons."""
+"""Training of the disentangled method: the teacher, the student that it teaches, and that student without a teacher."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import lightning
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from histill.data.expression import ExpressionTransform, GeneSets
-from histill.data.fold import Cohort, Labels
-from histill.methods.checkpoint import Checkpoint
-from histill.methods.disentangled.module import StudentModule, TeacherModule
+from histill.data.fold import Labels, fit_expression, fit_features
+from histill.methods.checkpoint import Checkpoint, build_network
+from histill.methods.disentangled.module import SubspaceStudentModule, TeacherModule
+from histill.methods.distillation import Lessons
+from histill.methods.fold_run import FoldRun
 from histill.methods.module import SupervisedModule
 from histill.subspaces import JOINT, SUBSPACES
 
 _TEACHER = ("network", "dim", "heads", "dropout", "gene_dropout", "queries", "context", "magnifications")
 _STUDENT = ("network", "dim", "dropout", "aggregation", "tokens", "context", "magnifications")
+
+
+def train(run: FoldRun) -> tuple[Checkpoint, dict[str, Any]]:
+    """A teacher, a student of one, or (`wsi-only`) a student of labels alone."""
+    # One stream a run: a fold's result does not depend on which folds ran before it.
+    lightning.seed_everything(run.stream, verbose=False)
+    labels = run.labels()
+    scalers = fit_features(run.cohort, run.training, seed=run.seed, log=run.log)
+    expression = None
+    if run.kind == "teacher":
+        expression = fit_expression(run.cohort, run.training, gene_sets(run.config), run.config)
+    features = {level: len(scaler.mean_) for level, scaler in scalers.items()}
+    options = arguments(run.kind, run.config, labels, features, expression)
+    network = build_network(run.kind, options)
+    lessons = None
+    if run.before:
+        lessons = Lessons.read(run.before["teacher"], run.cohort, run.training, run.validation, device=run.device)
+    if run.kind == "teacher":
+        module = teacher_module(network, labels, run.config, run.optimiser)
+    else:
+        module = student_module(network, labels, run.config, run.optimiser, lessons)
+    known = {"labels": labels, "expression": expression, "lessons": lessons}
+    training = run.bags(run.training, scalers, **known, limit=run.max_tiles)
+    validation = run.bags(run.validation, scalers, **known)
+    if lessons is not None and run.config["methods"]["disentangled"]["student"]["begin"] == "labels":
+        # Published: on the labels alone before it is taught (specification §2.9, stage ii).
+        first = SupervisedModule(network, labels, **run.optimiser)
+        weights, _ = run.fit(first, training, validation, part="labels")
+        network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+    weights, figures = run.fit(module, training, validation)
+    figures = {"patients": len(run.training), **figures}
+    return Checkpoint(run.kind, labels, options, weights, scalers, expression, {}), figures
 
 
 def gene_sets(config: dict[str, Any]) -> dict[str, GeneSets]:
@@ -51,77 +85,29 @@ def arguments(
     return {**shared, "genes": genes, "members": expression.members_, **{name: model[name] for name in _TEACHER}}
 
 
-@dataclass
-class Lessons:
-    """A frozen teacher's outputs for the bags it can read.
+def prototypes(lessons: Lessons, subspaces: list[str]) -> dict[str, Tensor]:
+    """Level -> what the genes of each subspace looked at [K, d], standardised as the student's tiles are."""
+    return {
+        level: torch.stack([_mean_seen(lessons, k, level) for k in subspaces])
+        for level in lessons.outputs["logits"]
+        if f"seen:{subspaces[0]}" in lessons.outputs
+    }
 
-    Attributes
-    ----------
-    bags
-        Their names: patients, or slides, with slide and RNA.
-    fitted
-        Which of them the student is trained on, bool [I]; the others are of the inner validation.
-    outputs
-        Name -> level -> [I, ...] (`histill.methods.predict.network_outputs`).
-    weights
-        Of the teacher's network.
-    """
 
-    bags: list[str]
-    fitted: Tensor
-    outputs: dict[str, dict[str, Tensor]]
-    weights: dict[str, Tensor]
+def _mean_seen(lessons: Lessons, subspace: str, level: str) -> Tensor:
+    seen = lessons.outputs[f"seen:{subspace}"][level][lessons.outputs["present"][level] & lessons.fitted]
+    return F.layer_norm(seen, seen.shape[-1:]).mean(dim=0)
 
-    @classmethod
-    def read(cls, folder: Path, cohort: Cohort, training: list[str], validation: list[str], *, device: str) -> Lessons:
-        """Ask the teacher below `folder` about the patients that have RNA."""
-        from histill.methods.predict import bags_of, network_outputs
 
-        teacher = Checkpoint.read(folder)
-        paired = [patient for patient in training + validation if cohort.value(patient, "has_rna")]
-        weights = {name: torch.from_numpy(value) for name, value in teacher.weights.items()}
-        bags = bags_of(teacher, cohort, paired)
-        own = set(training)
-        fitted = torch.tensor([paired[patient] in own for patient in bags.patient], dtype=torch.bool)
-        return cls(bags.names, fitted, network_outputs(teacher, cohort, paired, device=device), weights)
-
-    def targets(self, bags: list[str]) -> dict[str, Tensor]:
-        """What the student learns from, a row a bag; zeros and `taught` 0 for those the teacher cannot read."""
-        row = {bag: index for index, bag in enumerate(self.bags)}
-        known = [index for index, bag in enumerate(bags) if bag in row]
-        source = torch.tensor([row[bags[index]] for index in known], dtype=torch.int64)
-        targets = {"taught": torch.zeros(len(bags))}
-        targets["taught"][known] = 1.0
-        for name, levels in self.outputs.items():
-            if name != "logits" and not name.startswith("features:"):
-                continue
-            for level, value in levels.items():
-                full = torch.zeros(len(bags), value.shape[1])
-                full[known] = value[source]
-                targets[f"teacher:{name.removeprefix('features:')}:{level}"] = full
-        return targets
-
-    def prototypes(self, subspaces: list[str]) -> dict[str, Tensor]:
-        """Level -> what the genes of each subspace looked at [K, d], standardised as the student's tiles are."""
-        return {
-            level: torch.stack([self._mean_seen(k, level) for k in subspaces])
-            for level in self.outputs["logits"]
-            if f"seen:{subspaces[0]}" in self.outputs
-        }
-
-    def _mean_seen(self, subspace: str, level: str) -> Tensor:
-        seen = self.outputs[f"seen:{subspace}"][level][self.outputs["present"][level] & self.fitted]
-        return F.layer_norm(seen, seen.shape[-1:]).mean(dim=0)
-
-    def begin(self, student: nn.Module) -> None:
-        """Let the student see tiles as the teacher does, look for what its genes looked at, and judge by its head."""
-        own = student.state_dict()
-        begun = ("tiles.", "head.")
-        own |= {name: value for name, value in self.weights.items() if name.startswith(begun) and name in own}
-        if student.has_prototypes:
-            goals = self.prototypes(student.subspaces)
-            own |= {f"aggregate.{level}.prototypes": goals[level] for level in student.tiles if level in goals}
-        student.load_state_dict(own)
+def begin(student: nn.Module, lessons: Lessons) -> None:
+    """Let the student see tiles as the teacher does, look for what its genes looked at, and judge by its head."""
+    own = student.state_dict()
+    begun = ("tiles.", "head.")
+    own |= {name: value for name, value in lessons.weights.items() if name.startswith(begun) and name in own}
+    if student.has_prototypes:
+        goals = prototypes(lessons, student.subspaces)
+        own |= {f"aggregate.{level}.prototypes": goals[level] for level in student.tiles if level in goals}
+    student.load_state_dict(own)
 
 
 def teacher_module(
@@ -139,6 +125,6 @@ def student_module(
         return SupervisedModule(network, labels, **training)
     options = dict(config["methods"]["disentangled"]["student"])
     if options.pop("begin") == "teacher":
-        lessons.begin(network)
-    goals = lessons.prototypes(network.subspaces) if network.has_prototypes else {}
-    return StudentModule(network, labels, prototypes=goals, **options, **training)
+        begin(network, lessons)
+    goals = prototypes(lessons, network.subspaces) if network.has_prototypes else {}
+    return SubspaceStudentModule(network, labels, prototypes=goals, **options, **training)
