@@ -76,11 +76,6 @@ class Variant(Model):
     def name(self) -> str:
         return self.title
 
-    @property
-    def folder(self) -> str:
-        """Variants that differ in what they predict alone share what they train."""
-        return digest([self.options, self.hidden])[:12] if self.options or self.hidden is not None else "as-configured"
-
     def configure(self, config: dict[str, Any]) -> dict[str, Any]:
         """The config of the variant, complete."""
         own = {key: {**config["methods"]["msrl"][key], **keys} for key, keys in self.options.items()}
@@ -147,8 +142,8 @@ def hiding(shares: list[float]) -> dict[str, Variant]:
 class Experiment:
     """A cohort, prepared twice at most (true and permuted pairs), and what was trained on it.
 
-    Every variant has a results folder of its own that links to the prepared cohort, and to the pre-training that
-    fits it: variants with one recipe of pre-training share it.
+    Variants with the same options have one results folder. It links to the prepared cohort, and to the pre-training
+    that fits it: folders with one recipe of pre-training share it.
     """
 
     def __init__(self, path: Path, out: Path, seeds: int):
@@ -181,7 +176,7 @@ class Experiment:
         prepared = self.prepared(variant.permuted)
         config = {**variant.configure(prepared), "seeds": seeds}
         base = Path(prepared["results"])
-        results = base.parent / variant.folder
+        results = base.parent / digest([config["methods"], config["training"]["hide_rna"]])[:12]
         self._link(base, results, config)
         for stage in _stages(variant):
             task = task_of(variant.method, stage, self.task)

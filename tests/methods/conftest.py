@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import copy
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from histill.cohort import stage as cohort_stage
 from histill.cohort.sheets import Clinical, Sheets, Slide
 from histill.cohort.tasks import Task
 from histill.config import complete
-from histill.features.store import Group, store_path, write_store
+from histill.features.store import Group, read_group, store_path, write_store
+from histill.methods import train
 from histill.provenance import Receipt, tree_digest, write_json
+from histill.stages import MODELS, task_of
 from histill.transcriptome import stage as transcriptome_stage
 from histill.transcriptome.gene_sets import members, subspaces
 
@@ -40,13 +47,14 @@ def planted_config(results: Path, transform: dict[str, Any], **model: Any) -> di
                 "abmil": {"dim": 32},
                 "mirror": {
                     "model": {"dim": 32, "heads": 4, "landmarks": 16, "latent": 8, "hidden": [32], "prototypes": 8},
-                    "pretrain": {"epochs": 30, "learning_rate": 1e-3},
-                    "probe": {"shots": [3], "draws": 2},
+                    "pretrain": {"epochs": options["epochs"], "learning_rate": 1e-3},
+                    "probe": {"shots": [3], "draws": 2, "alphas": [0.1, 1.0]},
+                    "student": {"learning_rate": 1e-3},
                 },
                 "msrl": {
                     "model": {"dim": 32, "hidden": 32, "neighbours": 5},
-                    "pretrain": {"epochs": 30, "projection": 16},
-                    "student": {"batch_size": 16},
+                    "pretrain": {"epochs": options["epochs"], "projection": 16},
+                    "student": {"batch_size": 16, "learning_rate": 3e-3},
                 },
             },
         }
@@ -104,6 +112,57 @@ def planted(tmp_path_factory) -> Callable[..., tuple[Path, dict[str, Any], np.nd
         return results, config, risk
 
     return write
+
+
+@pytest.fixture
+def clone(tmp_path_factory) -> Callable[..., tuple[Path, dict[str, Any]]]:
+    """Function that copies a results folder without its models, and the config that belongs to the copy.
+
+    The slides of patients that `corrupt` names become nonsense. `patients` maps patients to cells of
+    `patients.parquet` that are others in the copy.
+    """
+
+    def copied(
+        results: Path,
+        config: dict[str, Any],
+        *,
+        corrupt: tuple[str, ...] = (),
+        patients: dict[str, dict[str, Any]] | None = None,
+    ) -> tuple[Path, dict[str, Any]]:
+        other = tmp_path_factory.mktemp("clone") / "results"
+        shutil.copytree(results, other, ignore=shutil.ignore_patterns("models", "features"))
+        stores = (results / store_path("colour-texture", "any")).parent
+        (other / stores.relative_to(results)).mkdir(parents=True)
+        for store in stores.iterdir():
+            os.symlink(store.resolve(), other / store.relative_to(results))
+        for patient in corrupt:
+            store = store_path("colour-texture", f"{patient}-1")
+            groups = {level: read_group(results / store, level) for level in ("10x", "20x")}
+            (other / store).unlink()
+            write_store(other / store, {k: Group(1e3 * g.x[::-1], g.spatial, g.obs) for k, g in groups.items()}, {})
+        place = other / "cohort" / "patients.parquet"
+        table = pq.read_table(place)
+        rows = [{**row, **(patients or {}).get(row["patient_id"], {})} for row in table.to_pylist()]
+        pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), place)
+        return other, {**copy.deepcopy(config), "results": str(other)}
+
+    return copied
+
+
+@pytest.fixture(scope="session")
+def train_stages() -> Callable[..., list[str]]:
+    """Function that trains stages of a method in one fold, or in `only=None` all, and returns what they said."""
+
+    def train_them(
+        results: Path, config: dict[str, Any], method: str, *stages: str, task: str = "os", only=(0, 0)
+    ) -> list[str]:
+        said: list[str] = []
+        for stage in stages or MODELS[method]:
+            known = {"method": method, "stage": stage, "config": config, "results": results}
+            train.run(task=task_of(method, stage, task), **known, only=only, log=said.append)
+        return said
+
+    return train_them
 
 
 def _bag(generator: np.random.Generator, factors: np.ndarray, count: int) -> Group:

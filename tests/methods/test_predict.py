@@ -10,20 +10,27 @@ import pytest
 import torch
 
 from histill.cohort.tasks import Task
+from histill.config import complete
 from histill.data.expression_table import ExpressionTable
 from histill.data.fold import Cohort, fit_features
 from histill.errors import HistillError
+from histill.evaluation import stage as evaluation
 from histill.features.store import read_group, store_path, write_store
 from histill.methods import predict, train
 from histill.methods.checkpoint import Checkpoint
 from histill.methods.outputs import risk
 from histill.provenance import read_json
-from histill.stages import MODELS, READS
+from histill.report.neighbours import neighbour_facts
+from histill.stages import MODELS, READS, predictors, task_of
 
 FOLD = (0, 0)
+MINIMAL = {"results": "results", "cohort": {}, "tasks": {}}
 STAGES = [(method, stage) for method in MODELS for stage in MODELS[method]]
-ON_SLIDES = [pair for pair in STAGES if "slide" in MODELS[pair[0]][pair[1]].reads]
-NETWORKS = [pair for pair in ON_SLIDES if not pair[0].startswith("linear")]
+ON_SLIDES = [
+    (method, stage) for method in MODELS for stage in predictors(method) if "slide" in MODELS[method][stage].reads
+]
+# Networks with logits of each magnification; others read one alone, or both at once.
+NETWORKS = [pair for pair in ON_SLIDES if pair[0] in ("disentangled", "wsi-only", "abmil")]
 
 
 def rewrite(results, patient, levels=("10x", "20x"), valid=True):
@@ -38,7 +45,8 @@ def rewrite(results, patient, levels=("10x", "20x"), valid=True):
 def train_all(results, config, stages=STAGES, only=FOLD):
     said: list[str] = []
     for method, stage in stages:
-        train.run(task="os", method=method, stage=stage, config=config, results=results, only=only, log=said.append)
+        known = {"method": method, "stage": stage, "config": config, "results": results}
+        train.run(task=task_of(method, stage, "os"), **known, only=only, log=said.append)
     return said
 
 
@@ -79,6 +87,7 @@ def test_patients_that_lack_a_magnification_are_trained_on_and_predicted(mixed, 
         patient
         for patient in cohort.patients["patient_id"]
         if "rna" not in READS[checkpoint.kind] or cohort.value(patient, "has_rna")
+        if method != "mirror" or cohort.bags.count(patient, "20x")  # reads the finest there is
     ]
     assert list(risks) == wanted
     assert np.isfinite(list(risks.values())).all()
@@ -203,3 +212,53 @@ def test_the_log_of_the_stage_names_run_and_patients(whole):
     table = pq.read_table(marker.parent / "predictions.parquet").to_pydict()
     assert "P003" not in table["patient_id"]
     assert read_json(marker)["outputs"].keys() == {"predictions.parquet"}
+
+
+PUBLISHED = {
+    "mirror": {
+        "preset": "published",
+        "model": {"dim": 24, "landmarks": 8, "tokens": 32, "latent": 8, "hidden": [16], "prototypes": 20},
+        "pretrain": {"epochs": 1},
+        "probe": {"shots": [2], "draws": 2},
+    },
+    "msrl": {
+        "preset": "published",
+        "model": {"dim": 16, "hidden": 16},
+        "pretrain": {"epochs": 1, "projection": 8},
+    },
+}
+
+
+@pytest.mark.parametrize("preset", ["default", "published"])
+def test_what_pre_trained_models_say_beside_predictions_is_scored(planted, preset):
+    """Few-shot probes, embeddings and neighbours of every fold, as evaluation and report read them."""
+    results, config, _ = planted(45, epochs=1)
+    if preset == "published":
+        config["methods"] |= {name: complete({**MINIMAL, "methods": PUBLISHED})["methods"][name] for name in PUBLISHED}
+    config["methods"]["run"], config["evaluation"]["bootstrap"] = ["mirror", "msrl"], 50
+    train_all(results, config, [pair for pair in STAGES if pair[0] in PUBLISHED], only=None)
+    outputs = predict.run(task="os", config=config, results=results, log=lambda _: None)["outputs"]
+    report = evaluation.run(task="os", config=config, results=results)
+    probes = report["few_shot"]["models"]
+    assert set(probes) == {"mirror slide", "mirror rna", "mirror fused"}
+    assert {len(shot["metrics"]["c_index"]["draws"]) for entry in probes.values() for shot in entry["shots"]} == {2}
+    assert report["few_shot"]["warnings"] == []
+    assert [entry["model"] for entry in report["alignment"]["models"]] == ["mirror fused"]
+    assert report["alignment"]["models"][0]["n"] == 36
+    (facts,) = neighbour_facts("os", config, results)
+    assert (facts["model"], facts["n"]) == ("msrl student", 45)
+    cohort = Cohort.read(results, "colour-texture")
+    for fold in range(3):
+        tested = {patient for patient in cohort.patients["patient_id"] if cohort.value(patient, "fold") == fold}
+        lenders = set(cohort.codes([p for p in cohort.patients["patient_id"] if p not in tested]))
+        for name, stage in (("few-shot", "slide"), ("embeddings", "fused"), ("neighbours", "student")):
+            method = "msrl" if stage == "student" else "mirror"
+            place = train.run_folder(results, "os", method, stage, fold, 0) / f"{name}.parquet"
+            assert place.relative_to(results).as_posix() in outputs
+            rows = pq.read_table(place).to_pylist()
+            assert {row["patient_id"] for row in rows} <= tested
+            if name == "neighbours":
+                assert {row["patient_id"] for row in rows} == tested
+                assert {case for row in rows for case in row["case"] if case >= 0} <= lenders
+                assert all(0 <= row["abstention"] <= 1 for row in rows)
+                np.testing.assert_allclose([sum(row["weight"]) for row in rows], 1, rtol=1e-5)

@@ -29,9 +29,7 @@ def training_batches(wildcards):
 def training_receipts(wildcards):
     """Receipts of everything the config trains for a task, and for all tasks."""
     return [
-        RUN.format(
-            task=stages.task_of(method, stage, wildcards.task), method=method, stage=stage, fold=fold, seed=seed
-        )
+        RUN.format(task=stages.task_of(method, stage, wildcards.task), method=method, stage=stage, fold=fold, seed=seed)
         + ".json"
         for method, stage in PLAN.training_stages()
         for seed in (PLAN.config["seeds"] if PER_FOLD else [0])

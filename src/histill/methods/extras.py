@@ -85,12 +85,9 @@ def _few_shot(
 
 def _embeddings(patients: list[str], number: Tensor, outputs: list[dict]) -> Table:
     """Vectors of slide and RNA in the common space, of several slides the mean."""
-    import torch
-
     from histill.methods.slides import mean_over_slides
 
-    aligned = [output["aligned"] for output in outputs]
-    present = torch.ones(len(outputs), dtype=torch.bool)
+    aligned, present = [output["aligned"] for output in outputs], _joined(outputs, "present")
     table: Table = {"patient_id": patients, "split": ["test"] * len(patients)}
     for name in ("slide", "rna"):
         table[name] = mean_over_slides(_joined(aligned, name), present, number).numpy().astype(np.float32).tolist()

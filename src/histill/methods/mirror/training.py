@@ -148,14 +148,17 @@ def _arrays(network: torch.nn.Module) -> dict[str, np.ndarray]:
 
 
 def _examples(run: FoldRun, checkpoint: Checkpoint, patients: list[str], labels: Labels) -> Examples:
-    """Embeddings of every bag of some patients, by the frozen encoders in evaluation mode."""
+    """Embeddings of every bag of some patients that has a tile, by the frozen encoders in evaluation mode."""
     outputs = network_outputs(checkpoint, run.cohort, patients, device=run.device)
     parts = [outputs[f"features:{name}"] for name in run.stage.reads]
     x = torch.cat([value for part in parts for value in part.values()], dim=-1).double()
+    there = torch.stack(list(outputs["present"].values())).any(dim=0)
     bags = bags_of(checkpoint, run.cohort, patients)
+    names = [name for name, seen in zip(bags.names, there, strict=True) if seen]
+    bags = replace(bags, names=names, patient=bags.patient[there.numpy()])
     encoded = torch.tensor([labels.encode(run.cohort.label(run.task, patient)) for patient in patients])
     label, event = encoded[torch.from_numpy(bags.patient)].T
-    return Examples(x, label, event, bags.patient, torch.from_numpy(bags.weights).double())
+    return Examples(x[there], label, event, bags.patient, torch.from_numpy(bags.weights).double())
 
 
 def _few(examples: Examples, shots: int, draw: int, seed: int) -> np.ndarray:

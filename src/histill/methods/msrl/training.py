@@ -15,6 +15,7 @@ from histill.data.expression import ExpressionTransform
 from histill.data.expression_table import clinical_column
 from histill.data.fold import fit_expression, fit_features
 from histill.data.module import BagDataset, collate
+from histill.errors import HistillError
 from histill.methods.checkpoint import Checkpoint
 from histill.methods.fold_run import FoldRun
 from histill.methods.msrl.model import MSRL
@@ -94,7 +95,7 @@ def student(run: FoldRun) -> tuple[Checkpoint, dict[str, Any]]:
     )
     module.fill(_batches(all_tiles, options["batch_size"]))
     weights, figures = run.fit(module, training, validation, batch_size=options["batch_size"])
-    figures = {"patients": len(run.training), "buffer": len(paired), **figures}
+    figures = {"patients": len(run.training), "buffer": arguments["capacity"], **figures}
     return Checkpoint(run.kind, labels, arguments, weights, scalers, expression, _CASES), figures
 
 
@@ -117,8 +118,13 @@ def _expression(run: FoldRun) -> ExpressionTransform:
     from histill.transcriptome.gene_sets import current, read_gmt, shipped
 
     groups = _options(run, "model")["groups"]
-    sets = shipped(groups) if groups in GENE_GROUPS else read_gmt(groups)
-    return fit_expression(run.cohort, run.training, {GENES: current(sets)}, run.config)
+    sets = current(shipped(groups) if groups in GENE_GROUPS else read_gmt(groups))
+    if set(run.cohort.expression.genes).isdisjoint(gene for own in sets.values() for gene in own):
+        raise HistillError(
+            f"methods.msrl.model.groups: the expression table has no gene of '{groups}'",
+            mend="name gene groups by the current HGNC symbols of genes in the table",
+        )
+    return fit_expression(run.cohort, run.training, {GENES: sets}, run.config)
 
 
 def _tiles(run: FoldRun, limit: int | None) -> dict[str, Any]:
