@@ -54,7 +54,12 @@ COHORT: dict[str, dict[str, Any]] = {  # `methods.mirror` of a config; 2e-5 is t
     },
     "published, 2e-5": {"preset": "published", "model": SMALLER},
 }
-COLOURS = {"published, 2e-5": "C7", "published": "C3", "published, target stopped": "C1", "default": "C0"}
+LINES = {
+    "published": {"color": "C3"},
+    "published, 2e-5": {"color": "C7", "linestyle": "dashdot"},
+    "published, target stopped": {"color": "C1", "linestyle": "dashed"},
+    "default": {"color": "C0"},
+}
 Curves = dict[str, list[list[dict[str, float]]]]  # preset -> seeds -> points
 SHOWN = (
     "token_variance",
@@ -244,14 +249,15 @@ def draw(out: Path, path: Path) -> None:
     figure, axes = pyplot.subplots(2, 2, figsize=(8, 5.6), layout="constrained", facecolor="white")
     for row, (title, found) in zip(axes, drawn.items(), strict=True):
         for axis, (key, label) in zip(row, shown.items(), strict=True):
-            for name, runs in found.items():
-                epochs = [point["epoch"] for point in runs[0]]
-                values = [[point[key] for point in run] for run in runs]
+            for name in (name for name in LINES if name in found):
+                epochs = [point["epoch"] for point in found[name][0]]
+                values = [[point[key] for point in run] for run in found[name]]
                 for line in values if len(values) > 1 else []:
-                    axis.plot(epochs, line, color=COLOURS[name], linewidth=0.6, alpha=0.5)
+                    axis.plot(epochs, line, **LINES[name], linewidth=0.6, alpha=0.5)
                 means = [statistics.mean(column) for column in zip(*values, strict=True)]
-                axis.plot(epochs, means, color=COLOURS[name], linewidth=2, label=name)
-            axis.set(title=f"{title}: {label}", xlabel="epoch", ylim=(0, None), xlim=(0, None))
+                axis.plot(epochs, means, **LINES[name], linewidth=2, label=name)
+            axis.set(title=f"{title}: {label}", xlabel="epoch", xlim=(0, None))
+            axis.set_ylim(bottom=-0.03 * axis.get_ylim()[1])  # a line at 0 is to be seen
             axis.title.set_fontsize(10)
     handles, names = axes[1, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)

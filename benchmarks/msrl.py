@@ -15,14 +15,14 @@ Prepares the cohort once, trains every variant in every fold and under every see
 `--permute` also trains the student on transcriptomes that are permuted over the patients: what it then has over the
 model without genes (MSRL_H) does not come from genes. The expression table must be a parquet file with a row a patient.
 
-Tables are also in `FOLDER/tables.md`. What is trained is kept in FOLDER and not trained again.
+Tables are also in `FOLDER/tables.md`. What is trained is kept in FOLDER, which is of one config, and not trained again.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,7 @@ class Variant(Model):
         return configuration.complete({**config, "methods": methods, "training": training})
 
 
+Pairs = Sequence[tuple[str, str]]  # keys of the rows that are compared: the first less the second
 VARIANTS = {
     "ridge-slide": Variant("linear-slide", "train", "ridge Cox on PCA, slide"),
     "ridge-rna": Variant("linear-rna", "train", "ridge Cox on PCA, RNA"),
@@ -242,7 +243,7 @@ def _quiet(_: str) -> None:
     """Progress of single runs is no result."""
 
 
-def tables(rows: dict[str, Variant], scores: Scores, key: str, pairs) -> Iterator[str]:
+def tables(rows: dict[str, Variant], scores: Scores, key: str, pairs: Pairs) -> Iterator[str]:
     """Lines of Markdown: what the variants reached, then their differences."""
     estimates = {name: scores.estimates[variant.name][key] for name, variant in rows.items()}
     reads = {name: variant.inputs.replace("+", ", ").replace("rna", "RNA") for name, variant in rows.items()}
@@ -260,12 +261,15 @@ def tables(rows: dict[str, Variant], scores: Scores, key: str, pairs) -> Iterato
             difference = estimates[first] - estimates[second]
             low, high = difference.interval(CONFIDENCE)
             seeds = difference.seeds.values()
-            text = f"{difference.value:+.3f} ({low:+.3f} to {high:+.3f}) | {min(seeds):+.3f} to {max(seeds):+.3f} |"
+            spread = f"{min(seeds):+.3f} to {max(seeds):+.3f}" if len(seeds) > 1 else "one seed"
+            text = f"{difference.value:+.3f} ({low:+.3f} to {high:+.3f}) | {spread} |"
             yield f"| {rows[first].title} − {rows[second].title} | {text.replace('-', '−')}"
     yield ""
 
 
-def report(experiment: Experiment, heading: str, rows: dict[str, Variant], seeds: list[int], pairs) -> Iterator[str]:
+def measure(
+    experiment: Experiment, heading: str, rows: dict[str, Variant], seeds: list[int], pairs: Pairs
+) -> Iterator[str]:
     """Train what is missing of the rows, and score all of them together."""
     places = []
     for variant in rows.values():
@@ -294,11 +298,11 @@ def main() -> None:
     rows = {name: VARIANTS[name] for name in given.variants}
     if given.permute:
         rows["permuted"] = PERMUTED
-    lines = list(report(experiment, experiment.task, rows, experiment.seeds[: given.seeds], DIFFERENCES))
+    lines = list(measure(experiment, experiment.task, rows, experiment.seeds[: given.seeds], DIFFERENCES))
     if given.hide:
         curve, seeds = hiding(given.hide), experiment.seeds[: given.hide_seeds]
         pairs = [(name, next(iter(curve))) for name in curve if name.startswith("student")][1:]
-        lines += report(experiment, f"{experiment.task}, transcriptomes hidden", curve, seeds, pairs)
+        lines += measure(experiment, f"{experiment.task}, transcriptomes hidden", curve, seeds, pairs)
     (given.out / "tables.md").write_text("\n".join(lines), encoding="utf-8")
     print("\n".join(lines))
 

@@ -170,6 +170,7 @@ def load(config: dict[str, Any] | str | Path) -> Plan:
     else:
         problems.extend(_check_folds(complete, sheets))
         problems.extend(checks.batches(complete, sheets))
+        problems.extend(_check_cohort_column(complete, sheets))
     problems.extend(checks.matrix(complete))
     problems.extend(checks.gene_sets(complete))
     problems.extend(_check_encoder(complete))
@@ -194,6 +195,16 @@ def _check_folds(config: dict[str, Any], sheets: Sheets) -> list[str]:
         problems = [f"{path}: {hole}" for hole in holes]
         sheets.notes.extend(f"{path}: {note}" for note in notes)
     return problems
+
+
+def _check_cohort_column(config: dict[str, Any], sheets: Sheets) -> list[str]:
+    column = config["methods"]["msrl"]["cohort"]
+    if column is None or column in sheets.clinical.columns:
+        return []
+    return [
+        f"config key 'methods.msrl.cohort': the clinical sheet has no column '{column}'; "
+        f"it has {', '.join(sheets.clinical.columns) or 'none'}"
+    ]
 
 
 def _check_encoder(config: dict[str, Any]) -> list[str]:

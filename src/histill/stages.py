@@ -69,6 +69,8 @@ class ModelStage(Stage):
         What it needs of a patient in training, where that is something else.
     files
         Config keys of files whose content it reads.
+    chooses_by
+        Config key that names a task whose classes it reads, though it does not learn from them.
     labels
         Whether it learns from outcomes. A stage that does not is trained once for all tasks, and predicts nothing.
     """
@@ -77,6 +79,7 @@ class ModelStage(Stage):
     reads: tuple[str, ...] = ()
     learns_from: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    chooses_by: str = ""
     labels: bool = True
 
     def __post_init__(self):
@@ -141,6 +144,7 @@ MODELS: dict[str, dict[str, ModelStage]] = {
             kind="mirror",
             reads=("slide", "rna"),
             files=("methods.mirror.genes.list",),
+            chooses_by="methods.mirror.genes.rfe",
             labels=False,
         ),
         **{
@@ -198,6 +202,12 @@ def files(method: str, stage: str, config: dict[str, Any]) -> list[str]:
     return [path for path in asked if path and os.path.isfile(path)]
 
 
+def task_chosen_by(method: str, stage: str, config: dict[str, Any]) -> str | None:
+    """The task whose classes a stage reads without learning from them; None for none."""
+    key = MODELS[method][stage].chooses_by
+    return select(config, key) if key else None
+
+
 def predictors(method: str) -> list[str]:
     """Stages of a method that predict."""
     return [stage for stage, node in MODELS[method].items() if node.labels]
@@ -228,6 +238,8 @@ def model_recipe(method: str, stage: str, config: dict[str, Any], *, task: str) 
     """Recipe digest of one training stage of a method for a task (any, where it learns without labels)."""
     node = MODELS[method][stage]
     before = [model_recipe(method, name, config, task=task) for name in node.after]
+    if named := task_chosen_by(method, stage, config):
+        before.append(digest(config["tasks"][named]))
     return _digest(f"{method}/{stage}", node, config, task, before)
 
 

@@ -30,7 +30,6 @@ def fitted(cohort, **options) -> RetrievalModel:
 
 
 def test_slides_are_judged_by_the_genes_of_those_alike(cohort):
-    inputs, targets, place = cohort
     predicted = fitted(cohort).predict({"slide": 5 * np.eye(4)}, cases=np.full(4, -1))
     assert ["ab"[row.argmax()] for row in predicted] == ["a", "a", "b", "b"]
     np.testing.assert_allclose(predicted.sum(axis=1), 1)

@@ -39,9 +39,11 @@ def recall(scores: Tensor, group: Tensor, k: int) -> Tensor:
 def effective_rank(rows: Tensor, *, centred: bool = False) -> Tensor:
     """exp of the entropy of the shares of the singular values of rows [n, D]: 1 (all on a line) to min(n, D).
 
-    `centred` takes their mean away first. Roy & Vetterli, EUSIPCO 2007.
+    NaN of rows that are not finite. `centred` takes their mean away first. Roy & Vetterli, EUSIPCO 2007.
     """
     rows = rows.double()
+    if not torch.isfinite(rows).all():
+        return rows.new_tensor(torch.nan)
     values = torch.linalg.svdvals(rows - rows.mean(dim=0) if centred else rows)
     share = values / values.sum().clamp(min=torch.finfo(values.dtype).tiny)
     return torch.special.entr(share).sum().exp()

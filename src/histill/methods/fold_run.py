@@ -92,10 +92,11 @@ class FoldRun:
         """
         if len(self.training) >= FEWEST and self.validation:
             return
+        lower = "lower training.hide_rna or" if self.config["training"]["hide_rna"] else "lower"
         raise HistillError(
             f"{self.name}: {len(self.training)} training and {len(self.validation)} validation patients have "
             f"{' and '.join(self.stage.learns_from)}; that is too few to train '{self.kind}'",
-            mend="lower folds.n, or remove this method from methods.run",
+            mend=f"{lower} folds.n, or remove this method from methods.run",
         )
 
     def _usable(self, split: str) -> list[str]:
@@ -177,9 +178,11 @@ class FoldRun:
     def _genes(self, patients: list[str], expression: ExpressionTransform) -> dict[str, Tensor]:
         import torch
 
+        full = {space: torch.zeros(len(patients), len(genes)) for space, genes in expression.genes_.items()}
         paired = [index for index, patient in enumerate(patients) if self.cohort.value(patient, "has_rna")]
+        if not paired:
+            return full
         genes = self.cohort.expression.transformed([patients[index] for index in paired], expression)
-        full = {subspace: torch.zeros(len(patients), rows.shape[1]) for subspace, rows in genes.items()}
         for subspace, rows in genes.items():
             full[subspace][paired] = torch.from_numpy(rows)
         return full

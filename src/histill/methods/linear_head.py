@@ -67,7 +67,8 @@ def ridge_head(examples: Examples, labels: Labels, alphas: list[float], *, seed:
     Embeddings are standardised; the penalty is chosen among `alphas` by cross-validation over patients, by the task
     loss of those held out. Of equals the strongest is taken.
     """
-    alpha = max(alphas) if len(alphas) == 1 else _choose(examples, labels, alphas, seed=seed)
+    single = len(alphas) == 1 or len(np.unique(examples.patient)) == 1
+    alpha = max(alphas) if single else _choose(examples, labels, alphas, seed=seed)
     return *_fit(examples, labels, alpha), alpha
 
 
@@ -75,12 +76,13 @@ def _choose(examples: Examples, labels: Labels, alphas: list[float], *, seed: in
     patients, first = np.unique(examples.patient, return_index=True)
     strata = examples.label[torch.from_numpy(first)].numpy() * 2 + examples.event[torch.from_numpy(first)].numpy()
     order = np.lexsort((np.random.default_rng(seed).permutation(len(patients)), strata))
+    folds = min(INNER_FOLDS, len(patients))
     part = np.empty(len(patients), int)
-    part[order] = np.arange(len(patients)) % INNER_FOLDS
+    part[order] = np.arange(len(patients)) % folds
     losses = []
     for alpha in alphas:
         own = []
-        for held in range(INNER_FOLDS):
+        for held in range(folds):
             weight, bias = _fit(examples.of(patients[part != held]), labels, alpha)
             own.append(_loss(examples.of(patients[part == held]), labels, weight, bias).item())
         losses.append(np.mean(own))

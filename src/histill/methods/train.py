@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from histill.cohort.tasks import Task
-from histill.data.expression_table import ExpressionTable
+from histill.data.expression_table import ExpressionTable, clinical_column
 from histill.data.fold import Cohort
 from histill.methods import ablation
 from histill.methods.checkpoint import Checkpoint
 from histill.methods.fold_run import UNFINISHED, FoldRun
 from histill.methods.progress import TrainingProgress
 from histill.provenance import digest, file_digest, read_json, write_json
-from histill.stages import MODELS, files, model_recipe, task_of
+from histill.stages import MODELS, files, model_recipe, task_chosen_by, task_of
 
 # Kind of model -> module below `histill.methods` and function: FoldRun -> (Checkpoint, figures).
 _TRAINERS = {
@@ -75,9 +75,10 @@ def run(
     cohort = Cohort.read(results, config["features"]["encoder"], table)
     receipt = read_json(results / "receipts" / "cohort.json")
     inputs = {
-        "cohort": receipt["outputs"] if node.labels else _without_labels(cohort),
+        "cohort": receipt["outputs"] if node.labels else _without_labels(cohort, task_chosen_by(method, stage, config)),
         "features": receipt["features"] if "slide" in node.learns_from else None,
         "expression": _expression(results, table) if table else None,
+        "cohorts": _cohorts(config, method),
         "files": [file_digest(path) for path in files(method, stage, config)],
     }
     recipe = model_recipe(method, stage, config, task=task)
@@ -138,9 +139,18 @@ def _train(run: FoldRun) -> tuple[Checkpoint, dict[str, Any]]:
     return getattr(importlib.import_module(f"histill.methods.{module}"), function)(run)
 
 
-def _without_labels(cohort: Cohort) -> str:
-    """Digest of what a stage without labels reads of the cohort: a further task trains nothing again."""
-    return digest({name: cohort.patients[name] for name in ("patient_id", "slides", "has_rna", "fold")})
+def _without_labels(cohort: Cohort, chosen_by: str | None) -> str:
+    """Digest of what a stage without labels reads of the cohort: outcomes of another task train nothing again."""
+    labels = [f"label:{chosen_by}"] if chosen_by else []
+    return digest({name: cohort.patients[name] for name in ("patient_id", "slides", "has_rna", "fold", *labels)})
+
+
+def _cohorts(config: dict[str, Any], method: str) -> str | None:
+    """Digest of the column that says which cohort patients are of."""
+    column = config["methods"]["msrl"]["cohort"]
+    if method != "msrl" or column is None:
+        return None
+    return digest(clinical_column(config, column, key="methods.msrl.cohort"))
 
 
 def _expression(results: Path, table: ExpressionTable) -> list[Any]:

@@ -46,6 +46,7 @@ def matrix(config: dict[str, Any]) -> list[str]:
 def gene_sets(config: dict[str, Any]) -> list[str]:
     """Problems of the user's gene sets."""
     paths = [config["transcriptome"]["gene_sets"][space] for space in SUBSPACES]
+    paths.append(config["methods"]["msrl"]["model"]["groups"])
     problems = []
     for path in paths:
         try:

@@ -209,7 +209,8 @@ class MSRLModule(SupervisedModule):
             target = model.structure(aim, cases, learner=self.target["learner"], gcn=self.target["gcn"])
 
         align = partial(info_nce, temperature=self.temperature, cases=cases[paired])
-        aligned = {"feature": self.lambda_feature * align(nodes[paired], aim[paired])}
+        none = nodes.new_zeros(int(paired.sum()))
+        aligned = {"feature": self.lambda_feature * align(nodes[paired], aim[paired]), "graph": none, "structure": none}
         if self.current_epoch >= self.warmup:
             edges = structural_bce(online.similarity[paired], target.edges[paired], online.pairs[paired])
             aligned["graph"] = self.lambda_graph * align(online.states[paired], target.states[paired])
