@@ -259,8 +259,8 @@ def draw(out: Path, path: Path) -> None:
             axis.set(title=f"{title}: {label}", xlabel="epoch", xlim=(0, None))
             axis.set_ylim(bottom=-0.03 * axis.get_ylim()[1])  # a line at 0 is to be seen
             axis.title.set_fontsize(10)
-    handles, names = axes[1, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    named = {name: line for axis in axes[:, 0] for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     figure.savefig(path, dpi=110)
 
 
