@@ -47,6 +47,8 @@ class Lessons:
     ----------
     bags
         Their names: patients, or slides, with slide and RNA.
+    patients
+        The patient of each.
     fitted
         Which of them the student is trained on, bool [I]; the others are of the inner validation.
     outputs
@@ -56,6 +58,7 @@ class Lessons:
     """
 
     bags: list[str]
+    patients: list[str]
     fitted: Tensor
     outputs: dict[str, dict[str, Tensor]]
     weights: dict[str, Tensor]
@@ -70,8 +73,9 @@ class Lessons:
         weights = {name: torch.from_numpy(value) for name, value in teacher.weights.items()}
         bags = bags_of(teacher, cohort, paired)
         own = set(training)
-        fitted = torch.tensor([paired[patient] in own for patient in bags.patient], dtype=torch.bool)
-        return cls(bags.names, fitted, network_outputs(teacher, cohort, paired, device=device), weights)
+        patients = [paired[number] for number in bags.patient]
+        fitted = torch.tensor([patient in own for patient in patients], dtype=torch.bool)
+        return cls(bags.names, patients, fitted, network_outputs(teacher, cohort, paired, device=device), weights)
 
     def targets(self, bags: list[str]) -> dict[str, Tensor]:
         """What the student learns from, a row a bag; zeros and `taught` 0 for those the teacher cannot read."""

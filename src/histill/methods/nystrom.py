@@ -58,7 +58,8 @@ class NystromAttention(nn.Module):
             padded = F.pad(x, (0, 0, -x.shape[1] % self.landmarks, 0))
             means = padded.unflatten(1, (self.landmarks, -1)).mean(dim=2)
             return self.dropout(self.out(self._attend(padded, means)[:, -x.shape[1] :]))
-        means, count = segment_means(x, mask, self.landmarks)
+        # A short bag needs no more landmarks than it has rows.
+        means, count = segment_means(x, mask, min(self.landmarks, x.shape[1]))
         attended = self._attend(x * mask.unsqueeze(-1), means, mask, count)
         return self.dropout(self.out(attended)) * mask.unsqueeze(-1)
 
@@ -72,7 +73,7 @@ class NystromAttention(nn.Module):
             keys = mask | (count == 0)[:, None]  # a softmax over nothing is not a number
             keys = keys[:, None, None, :]
             exact = (count <= self.landmarks)[:, None, None, None]
-            landmarks = torch.arange(self.landmarks, device=x.device) < count.clamp(min=1)[:, None]
+            landmarks = torch.arange(means.shape[1], device=x.device) < count.clamp(min=1)[:, None]
             landmarks = landmarks[:, None, None, :]
         if exact is not None and exact.all():
             summary = near_value

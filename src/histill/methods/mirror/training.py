@@ -8,6 +8,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+from torch import Tensor
 
 from histill.cohort.tasks import Task
 from histill.data.expression import ExpressionTransform
@@ -181,7 +182,7 @@ def student(run: FoldRun) -> tuple[Checkpoint, dict[str, Any]]:
     arguments = {"outputs": labels.outputs, "pretrained": pretrained}
     network = Student(**arguments)
     lessons = Lessons.read(run.before["fused"], run.cohort, run.training, run.validation, device=run.device)
-    network.begin(lessons.weights)
+    network.begin(lessons.weights | _refitted(run, lessons, labels))
     options = dict(run.config["methods"]["mirror"]["student"])
     optimiser = {**run.optimiser, "learning_rate": options.pop("learning_rate")}
     module = StudentModule(network, labels, **options, **optimiser)
@@ -191,3 +192,22 @@ def student(run: FoldRun) -> tuple[Checkpoint, dict[str, Any]]:
     weights, figures = run.fit(module, training, validation)
     figures = {"patients": len(run.training), **figures}
     return Checkpoint(run.kind, labels, arguments, weights, teacher.scalers, None, {}), figures
+
+
+def _refitted(run: FoldRun, lessons: Lessons, labels: Labels) -> dict[str, Tensor]:
+    """The fused head once more, without the inner split: weights for the student to begin with.
+
+    The lessons' logits become this head's. The probe's own head has seen the outcomes of the patients that decide when
+    the student stops.
+    """
+    (level,) = lessons.outputs["logits"]
+    x = torch.cat([lessons.outputs[f"features:{name}"][level] for name in ("slide", "rna")], dim=-1).double()
+    own = lessons.fitted
+    encoded = torch.tensor([labels.encode(run.cohort.label(run.task, patient)) for patient in lessons.patients])
+    label, event = encoded[own].T
+    number = np.unique(np.array(lessons.patients)[own.numpy()], return_inverse=True)[1]
+    examples = Examples(x[own], label, event, number, torch.ones(len(label), dtype=torch.float64))
+    alphas = run.config["methods"]["mirror"]["probe"]["alphas"]
+    weight, bias, _ = ridge_head(examples, labels, alphas, seed=run.stream)
+    lessons.outputs["logits"][level] = (x @ weight.T + bias).float()
+    return {"head.weight": weight.float(), "head.bias": bias.float()}
