@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from histill.data import module
 from histill.data.bags import BagReader, Instances
 from histill.data.module import BagDataModule, BagDataset, EpochBatches, collate
 from histill.data.scaling import WinsorizedScaler
@@ -157,6 +158,22 @@ def test_validation_batches_are_patients(reader):
     assert [batch["cells"]["10x"][:, 0, 0].tolist() for batch in batches] == [[0, 0], [0], [-1]]
     with pytest.raises(HistillError, match="3 cannot share batches of 2"):
         data.check(3)
+
+
+def test_validation_patients_may_share_a_batch(reader, monkeypatch):
+    training, validation = dataset(reader, max_tiles=5), dataset(reader, slides="mean")
+
+    def labels(**options):
+        loader = BagDataModule(training, validation, batch_size=2, seed=0, **options).val_dataloader()
+        return [(batch["targets"]["label"].tolist(), batch["patient"].tolist()) for batch in loader]
+
+    assert labels(together=True) == [([0, 0, 1, 2], [0, 0, 1, 2])]
+    sizes = [validation.size(index) for index in range(4)]
+    # The two slides of the first patient stay together, and the second one has no place beside them.
+    monkeypatch.setattr(module, "VALIDATION_TILES", 3 * max(sizes[:3]) - 1)
+    assert labels(together=True)[0] == ([0, 0], [0, 0])
+    monkeypatch.setattr(module, "VALIDATION_TILES", 0)
+    assert labels(together=True) == labels() == [([0, 0], [0, 0]), ([1], [1]), ([2], [2])]
 
 
 def test_the_epoch_reaches_order_and_subsets(reader):

@@ -286,6 +286,24 @@ def test_slides_of_a_patient_count_as_one(tmp_path):
     np.testing.assert_allclose(*losses, rtol=1e-6)
 
 
+def test_patients_that_share_a_validation_batch_count_as_by_themselves(tmp_path):
+    write_cohort(tmp_path / "stores")
+    for store in list((tmp_path / "stores").glob("*-0.zarr")):
+        os.symlink(store, str(store).replace("-0.zarr", "-1.zarr"))
+    module, data = build(tmp_path / "stores", SupervisedModule, settings(slides="mean"), slides=2, dropout=0.0)
+    module.eval()
+    losses, batches = [], []
+    for data.together in (False, True):
+        module.on_validation_epoch_start()
+        with torch.inference_mode():
+            for batch in (loader := data.val_dataloader()):
+                module.validation_step(batch, 0)
+        losses.append(module._validation)
+        batches.append(len(loader))
+    assert batches[1] < batches[0] == losses[0][2]
+    np.testing.assert_allclose(*losses, rtol=1e-6)
+
+
 def test_of_patients_with_one_slide_the_mean_is_the_bag(planted):
     """Teacher, lessons, student and predictions: byte for byte."""
     results, config, _ = planted(patients=24, epochs=1)

@@ -17,6 +17,8 @@ from histill.data.scaling import WinsorizedScaler
 from histill.data.subset import draw, random_stream
 from histill.errors import HistillError
 
+VALIDATION_TILES = 16_384  # padded, of a validation batch and magnification
+
 
 class BagDataset(Dataset):
     """Instances as bags.
@@ -48,10 +50,16 @@ class BagDataset(Dataset):
     def __len__(self) -> int:
         return len(self.instances.names)
 
+    def size(self, index: int) -> int:
+        """Tiles of a bag at the magnification that has most."""
+        bags, name = self.instances.bags, self.instances.names[index]
+        return max((bags.count(name, level) for level in bags.levels), default=1)
+
     def __getitem__(self, index: int) -> dict:
         bags, name = self.instances.bags, self.instances.names[index]
         targets = {key: rows_[index] for key, rows_ in self.targets.items()}
-        item: dict = {"tokens": {}, "cells": {}, "weight": self._weights[index], "targets": targets}
+        patient = torch.tensor(self.instances.patient[index])
+        item: dict = {"tokens": {}, "cells": {}, "weight": self._weights[index], "patient": patient, "targets": targets}
         if not bags.levels:  # of a network that reads no slide
             return item
         geometry, counts = bags.geometry(name), {level: bags.count(name, level) for level in bags.levels}
@@ -79,6 +87,9 @@ class MeanBagDataset(BagDataset):
         super().__init__(instances, scalers, targets)
         self._means: dict[int, dict] = {}
 
+    def size(self, index: int) -> int:
+        return 1
+
     def __getitem__(self, index: int) -> dict:
         if index not in self._means:
             item = super().__getitem__(index)
@@ -99,7 +110,7 @@ def collate(items: list[dict]) -> dict:
         `tokens[level]` float32 [B, N, F]; `mask[level]` bool [B, N], True at real tiles; `cells[level]` int64
         [B, N, 3], slide number, column and row, −1 where not known; `parents` int64 [B, N20], position of a 20x tile's
         10x tile in `tokens["10x"]`, −1 where it is not in the bag (no such key without both magnifications); `weight`
-        float32 [B]; `targets`, name -> [B, ...].
+        float32 [B]; `patient` int64 [B], its number among the dataset's; `targets`, name -> [B, ...].
     """
     batch: dict = {"tokens": {}, "mask": {}, "cells": {}, "targets": {}}
     for level in items[0]["tokens"]:
@@ -111,7 +122,8 @@ def collate(items: list[dict]) -> dict:
     if "parents" in items[0]:
         length = batch["mask"][FINE].shape[1]
         batch["parents"] = torch.stack([_padded(item["parents"], length, -1) for item in items])
-    batch["weight"] = torch.stack([item["weight"] for item in items])
+    for name in ("weight", "patient"):
+        batch[name] = torch.stack([item[name] for item in items])
     for name in items[0]["targets"]:
         batch["targets"][name] = torch.stack([item["targets"][name] for item in items])
     return batch
@@ -169,7 +181,7 @@ class BagDataModule(lightning.LightningDataModule):
     """Training and inner-validation bags of one fold.
 
     A training batch holds `batch_size` instances over all ranks together; a validation batch all instances of one
-    patient, whose prediction is one.
+    patient, whose prediction is one, or (`together`) of as many patients as `VALIDATION_TILES` hold.
     """
 
     def __init__(
@@ -180,10 +192,11 @@ class BagDataModule(lightning.LightningDataModule):
         batch_size: int,
         seed: int,
         strata: np.ndarray | None = None,
+        together: bool = False,
     ):
         super().__init__()
         self.train, self.validation = train, validation
-        self.batch_size, self.seed, self.strata = batch_size, seed, strata
+        self.batch_size, self.seed, self.strata, self.together = batch_size, seed, strata, together
         self._batches: EpochBatches | None = None
 
     def set_epoch(self, epoch: int) -> None:
@@ -199,7 +212,22 @@ class BagDataModule(lightning.LightningDataModule):
         patient = self.validation.instances.patient
         groups = [np.flatnonzero(patient == number).tolist() for number in np.unique(patient)]
         place = self._place()
-        return self._loader(self.validation, groups[place["rank"] :: place["ranks"]])
+        own = groups[place["rank"] :: place["ranks"]]
+        return self._loader(self.validation, self._joined(own) if self.together else own)
+
+    def _joined(self, groups: list[list[int]]) -> list[list[int]]:
+        """Batches of several patients' instances, whose padded tiles are no more than `VALIDATION_TILES`."""
+        batches: list[list[int]] = []
+        longest = 0
+        for group in groups:
+            own = max(map(self.validation.size, group))
+            if batches and max(longest, own) * (len(batches[-1]) + len(group)) <= VALIDATION_TILES:
+                batches[-1] += group
+                longest = max(longest, own)
+            else:
+                batches.append(list(group))
+                longest = own
+        return batches
 
     def check(self, ranks: int) -> None:
         """Refuse more ranks than can share the batches.

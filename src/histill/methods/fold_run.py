@@ -224,7 +224,8 @@ class FoldRun:
 
         settings = {**self.config["training"], "model": {**self.config["training"]["model"], **options}}
         size = settings["model"]["batch_size"]
-        data = BagDataModule(training, validation, batch_size=size, seed=self.stream, strata=strata)
+        together = module.validates_together
+        data = BagDataModule(training, validation, batch_size=size, seed=self.stream, strata=strata, together=together)
         state, key, name = self.folder / UNFINISHED, self.key, self.name
         if part:
             state, key, name = self.folder / part / UNFINISHED, f"{key}-{part}", f"{name}, {part}"

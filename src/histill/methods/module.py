@@ -29,6 +29,9 @@ class TrainedModule(lightning.LightningModule):
         `constant` stays.
     """
 
+    # Whether a validation batch may hold several patients: no term of the loss compares those of a batch.
+    validates_together = True
+
     def __init__(self, model: nn.Module, *, learning_rate: float, weight_decay: float, schedule: str = "cosine"):
         super().__init__()
         self.model = model
@@ -101,14 +104,19 @@ class SupervisedModule(TrainedModule):
         self._validation = torch.zeros(3, dtype=torch.float64)
 
     def validation_step(self, batch: dict, index: int) -> None:
-        """Of one patient, in one bag or in one a slide (`BagDataModule`)."""
+        """Of whole patients, each in one bag or in one a slide (`BagDataModule`)."""
         batch = self.inputs(batch)
         output, present = self._output(batch), torch.stack(list(_present(batch).values())).any(dim=0)
-        own = mean_over_slides(self.fused(output, batch), present, torch.zeros_like(batch["targets"]["label"]))
-        label, event = batch["targets"]["label"][:1], batch["targets"]["event"][:1]
-        task = task_loss(own, label, event, self.weights).double().item()
-        others = sum(term.double().mean().item() for term in self.extra_losses(output, batch).values())
-        self._validation += torch.tensor([task, task + others, 1.0], dtype=torch.float64)
+        _, patient = torch.unique(batch["patient"], return_inverse=True)
+        own = mean_over_slides(self.fused(output, batch), present, patient)
+        bags = torch.bincount(patient)
+        # Bags of a patient come one after the other, and have one outcome.
+        first = torch.cat([patient.new_zeros(1), bags.cumsum(dim=0)[:-1]])
+        label, event = batch["targets"]["label"][first], batch["targets"]["event"][first]
+        task = task_loss(own, label, event, self.weights).double().sum().item()
+        share = 1 / bags.double()[patient]
+        others = sum((term.double() * share).sum().item() for term in self.extra_losses(output, batch).values())
+        self._validation += torch.tensor([task, task + others, len(bags)], dtype=torch.float64)
 
     def on_validation_epoch_end(self) -> None:
         # Ranks have different numbers of patients.

@@ -54,7 +54,8 @@ def batch(rows=range(CASES), seed=0, unpaired=()):
         "genes:genes": genes[rows],
     }
     mask = {level: torch.ones(len(rows), 2, dtype=torch.bool) for level in FEATURES}
-    return {"tokens": tokens, "mask": mask, "targets": targets, "weight": torch.ones(len(rows))}
+    patient = torch.arange(len(rows))
+    return {"tokens": tokens, "mask": mask, "targets": targets, "weight": torch.ones(len(rows)), "patient": patient}
 
 
 def filled(**options):
@@ -225,8 +226,11 @@ class TestTerms:
         assert not any(terms[name].any() for name in ("feature", "graph", "structure", "genes"))
 
     def test_warm_up_has_the_task_and_the_alignment_before_the_graph(self):
-        assert set(filled(warmup=1).losses(batch(range(8)))) == {"case", "feature"}
-        assert set(filled().losses(batch(range(8)))) == {"case", "feature", "graph", "structure"}
+        warm, later = filled(warmup=1).losses(batch(range(8))), filled().losses(batch(range(8)))
+        assert warm.keys() == later.keys() == {"case", "feature", "graph", "structure"}  # a curve has the same columns
+        for name in ("graph", "structure"):
+            assert not warm[name].any()
+            assert later[name].all()
 
     def test_weights_of_the_terms(self):
         plain = filled().losses(batch(range(8)))

@@ -42,6 +42,8 @@ class TeacherModule(SupervisedModule):
         from the slide alone.
     """
 
+    validates_together = False
+
     def __init__(
         self,
         model: nn.Module,

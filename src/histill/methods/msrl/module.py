@@ -73,9 +73,8 @@ class PretrainModule(TrainedModule):
         self._held_out = []
 
     def validation_step(self, batch: dict, index: int) -> None:
-        """Of one case, in one bag or in one a slide."""
-        slide, genes, cohort = self._encode(batch)
-        self._held_out.append((slide.mean(dim=0, keepdim=True), genes[:1], cohort[:1]))
+        """Of cases, each in one bag."""
+        self._held_out.append(self._encode(batch))
 
     def on_validation_epoch_end(self) -> None:
         own = tuple(torch.cat(parts) for parts in zip(*self._held_out, strict=True))
