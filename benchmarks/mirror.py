@@ -45,7 +45,7 @@ PRESETS: dict[str, Preset] = {
 SMALL = {"landmarks": 16}  # of bags that have fewer tokens, as of slide vectors: exact attention all the same
 SMALLER = {**SMALL, "dim": 256, "rna_heads": 8, "tokens": 9}
 COHORT: dict[str, dict[str, Any]] = {  # `methods.mirror` of a config; 2e-5 is the published rate
-    "default": {"model": SMALL},
+    "default": {"model": SMALL, "pretrain": {"epochs": 100}},  # as long as published: it might yet collapse
     "published": {"preset": "published", "model": SMALLER, "pretrain": {"learning_rate": 3e-4}},
     "published, target stopped": {
         "preset": "published",

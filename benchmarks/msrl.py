@@ -92,6 +92,7 @@ VARIANTS = {
     "wsi-only": Variant("wsi-only", "train", "wsi-only"),
     "retrieval": Variant("retrieval", "train", "retrieval average"),
     "slide": Variant("msrl", "slide", "MSRL_H (no genes anywhere)"),
+    "slide-random": Variant("msrl", "slide", "MSRL_H, not pre-trained", {"student": {"begin": "random"}}),
     "no-graph": Variant("msrl", "student", "MSRL, no graph", _NO_GRAPH),
     "no-pretraining": Variant("msrl", "student", "MSRL, no pre-training", {"student": {"begin": "random"}}),
     "student": Variant("msrl", "student", "MSRL student"),
@@ -113,6 +114,7 @@ VARIANTS = {
 PERMUTED = Variant("msrl", "student", "MSRL student, genes permuted", permuted=True)
 DIFFERENCES = (
     ("student", "slide"),
+    ("slide", "slide-random"),
     ("student", "no-graph"),
     ("student", "no-pretraining"),
     ("both", "student"),

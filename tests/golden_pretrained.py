@@ -98,6 +98,11 @@ def msrl() -> dict[str, dict[str, Any]]:
     with torch.no_grad():
         views = pretrainer(*pretrainer.encode(batch))
         found["msrl/pretrain"] = {name: rounded(value.ravel()) for name, value in views.graphs.items()}
+        own = _weigh(
+            build_network("msrl-pretrain-slide", {"features": FEATURES, "groups": {}, **CASES, "projection": 4})
+        )
+        views = own(*own.encode(batch))
+        found["msrl/pretrain_slide"] = {name: rounded(value.ravel()) for name, value in views.graphs.items()}
         for stage, kind in (("slide", "msrl-slide"), ("student", "msrl"), ("both", "msrl-both")):
             arguments = {"features": FEATURES, "outputs": 3, "groups": GROUPS, "capacity": 6, **CASES}
             network = _weigh(build_network(kind, {**arguments, "genes": stage != "slide"}))

@@ -51,7 +51,7 @@ def test_a_variant_changes_what_it_names(benchmark, config):
 
 def test_stages_come_after_what_they_build_on(benchmark):
     assert list(benchmark._stages(benchmark.VARIANTS["both"])) == ["pretrain", "student", "both"]
-    assert list(benchmark._stages(benchmark.VARIANTS["slide"])) == ["slide"]
+    assert list(benchmark._stages(benchmark.VARIANTS["slide"])) == ["pretrain_slide", "slide"]
 
 
 def test_every_difference_is_of_rows_that_exist(benchmark):

@@ -76,8 +76,8 @@ def trained(project: Project, **changes) -> Counter:
 
 def test_pre_training_is_planned_once_for_all_tasks(cohort):
     planned = trained(cohort, tasks=DIAGNOSIS)
-    assert planned["mirror pretrain"] == planned["msrl pretrain"] == 1
-    assert sum(planned.values()) == 2 + 2 * STAGES_A_TASK
+    assert planned["mirror pretrain"] == planned["msrl pretrain"] == planned["msrl pretrain_slide"] == 1
+    assert sum(planned.values()) == 3 + 2 * STAGES_A_TASK
 
 
 def test_it_runs_and_a_second_run_plans_nothing(done):
@@ -102,7 +102,9 @@ def test_only_what_stands_on_a_change_is_trained_again(done):
         {"msrl slide": 1, "msrl student": 1, "msrl both": 1}
     )
     own = {"pretrain": {"temperature": 0.3}}
-    assert trained(done, methods={"msrl": own}) == Counter({"msrl pretrain": 1, "msrl student": 1, "msrl both": 1})
+    assert trained(done, methods={"msrl": own}) == Counter(
+        {f"msrl {stage}": 1 for stage in ("pretrain", "pretrain_slide", "slide", "student", "both")}
+    )
     assert trained(done, methods={"retrieval": {"neighbours": 3}}) == Counter({"retrieval train": 1})
 
 

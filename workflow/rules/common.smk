@@ -40,7 +40,7 @@ wildcard_constraints:
     task="[A-Za-z][A-Za-z0-9_-]*",
     method="[a-z][a-z-]*",
     variant="[a-z][a-z0-9-]*",
-    stage="[a-z]+",
+    stage="[a-z_]+",
     encoder="[A-Za-z0-9._-]+",
     fold="[0-9]+",
     seed="[0-9]+",

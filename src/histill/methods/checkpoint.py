@@ -114,6 +114,7 @@ _NETWORKS = {
     "mirror-fused": ("mirror.probe", "Probe"),
     "mirror-student": ("mirror.student", "Student"),
     "msrl-pretrain": ("msrl.pretraining", "Pretrainer"),
+    "msrl-pretrain-slide": ("msrl.pretraining", "Pretrainer"),
     "msrl": ("msrl.model", "MSRL"),
     "msrl-slide": ("msrl.model", "MSRL"),
     "msrl-both": ("msrl.model", "MSRL"),

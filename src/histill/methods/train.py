@@ -27,6 +27,7 @@ _TRAINERS = {
     "mirror-fused": "mirror.training:probe",
     "mirror-student": "mirror.training:student",
     "msrl-pretrain": "msrl.training:pretrain",
+    "msrl-pretrain-slide": "msrl.training:pretrain",
     "msrl": "msrl.training:student",
     "msrl-slide": "msrl.training:student",
     "msrl-both": "msrl.training:both",
@@ -70,7 +71,7 @@ def run(
     places = {name: ablation.folder(config, variant, method, name, task=task) for name in (stage, *node.after)}
     config = ablation.configure(config, variant)
     # A student reads the genes through its teacher, in training only.
-    needs_genes = "rna" in node.learns_from or bool(node.after)
+    needs_genes = any("rna" in MODELS[method][name].learns_from for name in (stage, *node.after))
     table = ExpressionTable.read(results, config) if needs_genes else None
     cohort = Cohort.read(results, config["features"]["encoder"], table)
     receipt = read_json(results / "receipts" / "cohort.json")

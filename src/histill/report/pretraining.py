@@ -147,8 +147,11 @@ def pretraining_facts(
 
 
 def read_curves(config: dict[str, Any], results: Path, method: str) -> list[Curve]:
-    """Curves of the finished runs of what a method learns without labels; none where it has no such stage."""
-    stages = [stage for stage, node in MODELS[method].items() if not node.labels]
+    """Curves of the finished runs of what a method learns of slides and genes without labels, if it does.
+
+    What a comparison (MSRL_H) learns of slides alone is a network of its own, and not shown.
+    """
+    stages = [stage for stage, node in MODELS[method].items() if not node.labels and "rna" in node.reads]
     if not stages or not (results / "cohort" / "folds.json").exists():
         return []
     folders = [

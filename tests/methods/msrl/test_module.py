@@ -310,9 +310,9 @@ def test_training_moves_the_target_once_a_step_and_validates_without_genes(survi
     assert figures_again["validation_loss"] == figures["validation_loss"] == figures["validation_task"]
 
 
-def pretrainer(seed=0, **options):
+def pretrainer(seed=0, groups=GROUPS, **options):
     torch.manual_seed(seed)
-    return Pretrainer(FEATURES, GROUPS, dim=DIM, neighbours=3, hidden=6, projection=6, dropout=0.0, **options)
+    return Pretrainer(FEATURES, groups, dim=DIM, neighbours=3, hidden=6, projection=6, dropout=0.0, **options)
 
 
 def test_transfer_is_all_of_stage_2_but_inductor_head_and_buffer():
@@ -329,8 +329,9 @@ def test_transfer_is_all_of_stage_2_but_inductor_head_and_buffer():
 @pytest.mark.parametrize("fused_graph", ["learned", "average"])
 def test_views_and_gradients_of_pre_training(fused_graph):
     made = PretrainModule(pretrainer(fused_graph=fused_graph), learning_rate=1e-2, weight_decay=0.0)
-    slide, genes, _ = made._encode(batch())
-    views = made.model(slide, genes)
+    cohort, *nodes = made._encode(batch())
+    assert len(cohort) == CASES
+    views = made.model(*nodes)
     for graph in views.graphs.values():
         torch.testing.assert_close(graph, graph.T)
     if fused_graph == "average":
@@ -341,6 +342,27 @@ def test_views_and_gradients_of_pre_training(fused_graph):
     unused = {"learners.fused.weights.0", "learners.fused.weights.1"} if fused_graph == "average" else set()
     still = {name for name, p in made.model.named_parameters() if p.grad is None or not p.grad.any()}
     assert {name for name in still if not name.startswith("slide.branch.")} == unused
+
+
+def test_pre_training_of_slides_alone_is_what_msrl_h_begins_with():
+    """No gene is looked at, and learner and GCN of the slides serve in stage 2 (MSRL_H)."""
+    torch.manual_seed(0)
+    before = pretrainer(groups={})
+    made = PretrainModule(before, learning_rate=1e-2, weight_decay=0.0)
+    own = batch()
+    del own["targets"]["genes:genes"]
+    _, *nodes = made._encode(own)
+    views = before(*nodes)
+    terms = made._terms(views)
+    assert (list(views.graphs), list(terms)) == (["slide"], ["intra"])
+    terms["intra"].mean().backward()
+    still = {name for name, p in before.named_parameters() if p.grad is None or not p.grad.any()}
+    assert all(name.startswith("slide.branch.") for name in still)
+    after = network(genes=False)
+    missing, unexpected = after.load_state_dict(transfer(before.state_dict()), strict=False)
+    assert (unexpected, {name.split(".")[0] for name in missing}) == ([], {"head", "buffer"})
+    assert torch.equal(after.learner.weights[0], before.learners["slide"].weights[0])
+    assert torch.equal(after.gcn.first.weight, before.gcns["slide"].first.weight)
 
 
 def shared_factor(count, seed, permuted=False):

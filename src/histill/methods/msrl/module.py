@@ -21,7 +21,7 @@ from histill.methods.msrl.graph import homophily
 from histill.methods.msrl.losses import info_nce, structural_bce
 from histill.methods.msrl.mixup import Mix
 from histill.methods.msrl.model import CASE, MSRL
-from histill.methods.msrl.pretraining import FUSED, SLIDE, VIEWS, Pretrainer, Views
+from histill.methods.msrl.pretraining import FUSED, SLIDE, Pretrainer, Views
 from histill.methods.outputs import probabilities, task_loss
 from histill.subspaces import GENES
 
@@ -34,9 +34,11 @@ _RECALL = 10
 class PretrainModule(TrainedModule):
     """Stage 1, L_intra + L_inter + L_fused (specification §2.6). Every case has slide and genes.
 
+    Of a model without genes (MSRL_H) L_intra of the slides is all there is.
+
     A batch's cases are one graph. So are the held-out cases, whose loss is computed at the end of the epoch under the
     same augmentation every time, with monitors of collapse: effective rank of each learner's embeddings, share of the
-    fused graph's edges inside a cohort, and how often a case's genes are among the ten nearest to its slide.
+    (fused) graph's edges inside a cohort, and how often a case's genes are among the ten nearest to its slide.
 
     Parameters
     ----------
@@ -62,11 +64,11 @@ class PretrainModule(TrainedModule):
         self._held_out: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def training_step(self, batch: dict, index: int) -> Tensor:
-        slide, genes, _ = self._encode(batch)
-        terms = {name: (term * batch["weight"]).mean() for name, term in self._terms(self.model(slide, genes)).items()}
+        _, *nodes = self._encode(batch)
+        terms = {name: (term * batch["weight"]).mean() for name, term in self._terms(self.model(*nodes)).items()}
         total = torch.stack(list(terms.values())).sum()
         for name, value in {"loss": total, **terms}.items():
-            self.log(f"train_{name}", value, on_step=False, on_epoch=True, batch_size=len(slide), sync_dist=True)
+            self.log(f"train_{name}", value, on_step=False, on_epoch=True, batch_size=len(nodes[0]), sync_dist=True)
         return total
 
     def on_validation_epoch_start(self) -> None:
@@ -78,37 +80,36 @@ class PretrainModule(TrainedModule):
 
     def on_validation_epoch_end(self) -> None:
         own = tuple(torch.cat(parts) for parts in zip(*self._held_out, strict=True))
-        slide, genes, cohort = _of_all_ranks(own)
+        cohort, *nodes = _of_all_ranks(own)
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            views = self.model(slide, genes)
+            views = self.model(*nodes)
         terms = {name: term.mean() for name, term in self._terms(views).items()}
         figures = {f"validation_{name}": value for name, value in terms.items()}
         figures["validation_loss"] = torch.stack(list(terms.values())).sum()
-        for view in VIEWS:
-            figures[f"monitor_effective_rank_{view}"] = effective_rank(views.embeddings[view])
-        figures["monitor_homophily"] = homophily(views.graphs[FUSED], cohort)
-        states = [nn.functional.normalize(views.states[view], dim=1) for view in (SLIDE, GENES)]
-        cases = torch.arange(len(slide), device=slide.device)
-        figures[f"monitor_recall{_RECALL}"] = recall(states[0] @ states[1].T, cases, _RECALL)
+        for view, embedding in views.embeddings.items():
+            figures[f"monitor_effective_rank_{view}"] = effective_rank(embedding)
+        figures["monitor_homophily"] = homophily(list(views.graphs.values())[-1], cohort)
+        if GENES in views.states:
+            states = [nn.functional.normalize(views.states[view], dim=1) for view in (SLIDE, GENES)]
+            cases = torch.arange(len(cohort), device=cohort.device)
+            figures[f"monitor_recall{_RECALL}"] = recall(states[0] @ states[1].T, cases, _RECALL)
         for name, value in figures.items():
             self.log(name, value, sync_dist=True)
         self._held_out = []
 
-    def _encode(self, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
-        """h, g and cohort."""
+    def _encode(self, batch: dict) -> tuple[Tensor, ...]:
+        """Cohort, h and g, if there are genes."""
         targets = batch["targets"]
-        slide, genes = self.model.encode({**batch, "genes": {GENES: targets[_GENES]}})
-        return slide, genes, targets["cohort"]
+        return targets["cohort"], *self.model.encode({**batch, "genes": {GENES: targets.get(_GENES)}})
 
     def _terms(self, views: Views) -> dict[str, Tensor]:
         """Weighted value a case [K] of each term."""
         states, augmented = views.states, views.augmented
-        pairs = {
-            "intra": [(states[view], augmented[view]) for view in (SLIDE, GENES)],
-            "inter": [(states[SLIDE], states[GENES])],
-            "fused": [(states[FUSED], states[view]) for view in (SLIDE, GENES)],
-        }
+        pairs = {"intra": [(states[view], augmented[view]) for view in augmented]}
+        if GENES in states:
+            pairs["inter"] = [(states[SLIDE], states[GENES])]
+            pairs["fused"] = [(states[FUSED], states[view]) for view in (SLIDE, GENES)]
         return {
             name: self.lambdas[name] * sum(info_nce(*pair, self.temperature) for pair in own)
             for name, own in pairs.items()

@@ -1,4 +1,4 @@
-"""Stage 1: three views of the same cases, learned without labels (specification §2.3 to §2.6).
+"""Stage 1: three views of the same cases, or the slides' alone, learned without labels (specification §2.3 to §2.6).
 
 Notation: K cases of a batch, all nodes of its graphs; d width of a case vector.
 """
@@ -17,13 +17,11 @@ from histill.methods.msrl.model import fuse
 from histill.subspaces import GENES
 
 SLIDE, FUSED = "slide", "fused"
-VIEWS = (SLIDE, GENES, FUSED)
-_TRANSFERRED = {"slide.": "slide.", "genes.": "genes.", f"learners.{FUSED}.": "learner.", f"gcns.{FUSED}.": "gcn."}
 
 
 @dataclass
 class Views:
-    """What the graphs make of a batch; every dictionary goes by view: `slide`, `genes`, `fused`.
+    """What the graphs make of a batch; every dictionary goes by view: `slide`, and with genes `genes` and `fused`.
 
     Attributes
     ----------
@@ -34,7 +32,9 @@ class Views:
     graphs
         Refined graphs [K, K].
     states
-        Projected states of the nodes [K, p], of the augmented graphs too (no fused one there).
+        Projected states of the nodes [K, p].
+    augmented
+        The same of the augmented graphs; there is no fused one.
     """
 
     nodes: dict[str, Tensor]
@@ -52,7 +52,7 @@ class Pretrainer(nn.Module):
     features
         Level -> F.
     groups
-        Gene group -> positions of its genes.
+        Gene group -> positions of its genes; none where slides are all there is (MSRL_H).
     dim
         d, of h and g; also what the GCNs give.
     neighbours
@@ -92,34 +92,38 @@ class Pretrainer(nn.Module):
         self.unit = unit
         self.neighbours, self.fused_graph = neighbours, fused_graph
         self.column_rate, self.edge_rate = column_rate, edge_rate
-        widths = {SLIDE: dim, GENES: dim, FUSED: 2 * dim}
+        widths = {SLIDE: dim, GENES: dim, FUSED: 2 * dim} if groups else {SLIDE: dim}
         self.slide = SlideEncoder(features, dim, pooling=pooling, dropout=dropout)
-        self.genes = GeneEncoder(groups, dim, dropout)
+        self.genes = GeneEncoder(groups, dim, dropout) if groups else None
         self.learners = nn.ModuleDict({view: GraphLearner(width, layers) for view, width in widths.items()})
         self.gcns = nn.ModuleDict({view: GCN(width, hidden, dim, dropout) for view, width in widths.items()})
         self.heads = nn.ModuleDict(
-            {view: nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, projection)) for view in VIEWS}
+            {view: nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, projection)) for view in widths}
         )
 
-    def encode(self, batch: dict) -> tuple[Tensor, Tensor]:
-        """Slide vectors h [K, d] and gene vectors g [K, d] of a batch."""
-        return self.slide(batch["tokens"], batch["mask"]), self.genes(batch["genes"][GENES])
+    def encode(self, batch: dict) -> tuple[Tensor, ...]:
+        """Slide vectors h [K, d] and, with genes, gene vectors g [K, d] of a batch: what `forward` takes."""
+        slide = self.slide(batch["tokens"], batch["mask"])
+        return (slide,) if self.genes is None else (slide, self.genes(batch["genes"][GENES]))
 
-    def forward(self, slide: Tensor, genes: Tensor) -> Views:
+    def forward(self, slide: Tensor, genes: Tensor | None = None) -> Views:
         """Graphs and states of cases that are all nodes there are: h [K, d], g [K, d].
 
         Features are masked in both views in training; in evaluation in the augmented one alone.
         """
         hidden = self.column_rate if self.training else 0.0
-        nodes = {SLIDE: slide, GENES: genes, FUSED: fuse(genes, slide, unit=self.unit)}
+        if genes is None:
+            nodes = {SLIDE: fuse(None, slide, unit=self.unit)}
+        else:
+            nodes = {SLIDE: slide, GENES: genes, FUSED: fuse(genes, slide, unit=self.unit)}
         embeddings = {view: self.learners[view](own) for view, own in nodes.items()}
         graphs = {view: refine(own, self.neighbours) for view, own in embeddings.items()}
-        if self.fused_graph == "average":
+        if self.fused_graph == "average" and genes is not None:
             graphs[FUSED] = (graphs[SLIDE] + graphs[GENES]) / 2
         states, augmented = {}, {}
         for view, graph in graphs.items():
             states[view] = self._state(view, graph, mask_columns(nodes[view], hidden))
-        for view in (SLIDE, GENES):
+        for view in (view for view in graphs if view != FUSED):
             fewer = drop_edges(graphs[view], self.edge_rate)
             augmented[view] = self._state(view, fewer, mask_columns(nodes[view], self.column_rate))
         return Views(nodes, embeddings, graphs, states, augmented)
@@ -134,15 +138,17 @@ def transfer(state: dict[str, Tensor]) -> dict[str, Tensor]:
     Parameters
     ----------
     state
-        Of a `Pretrainer`.
+        Of a `Pretrainer`. Of one without genes, the slides' learner and GCN serve.
 
     Returns
     -------
     For `MSRL.load_state_dict(..., strict=False)` of the same widths; inductor, head and buffer are not in it.
     """
+    view = FUSED if any(name.startswith(f"learners.{FUSED}.") for name in state) else SLIDE
+    parts = {"slide.": "slide.", "genes.": "genes.", f"learners.{view}.": "learner.", f"gcns.{view}.": "gcn."}
     return {
         new + name.removeprefix(old): value
-        for old, new in _TRANSFERRED.items()
+        for old, new in parts.items()
         for name, value in state.items()
         if name.startswith(old)
     }

@@ -33,14 +33,17 @@ _BRANCHES = ("momentum", "update", "mixup")
 
 
 def pretrain(run: FoldRun) -> tuple[Checkpoint, dict[str, Any]]:
-    """Encoders, graph learners and GCNs of three views, on the training patients that have slide and RNA (§2.6)."""
+    """Encoders, graph learners and GCNs of three views, on the training patients that have slide and RNA (§2.6).
+
+    Of kind `msrl-pretrain-slide` of the slides alone, for MSRL_H.
+    """
     lightning.seed_everything(run.stream, verbose=False)
     model, options = _options(run, "model"), _options(run, "pretrain")
     scalers = fit_features(run.cohort, run.training, seed=run.seed, log=run.log)
-    expression = _expression(run)
+    expression = _expression(run) if "rna" in run.stage.reads else None
     arguments = {
         "features": {level: len(scaler.mean_) for level, scaler in scalers.items()},
-        "groups": expression.members_[GENES],
+        "groups": expression.members_[GENES] if expression else {},
         **{name: model[name] for name in _SHARED},
         **{name: options[name] for name in _VIEWS},
     }
@@ -53,7 +56,7 @@ def pretrain(run: FoldRun) -> tuple[Checkpoint, dict[str, Any]]:
     strata = parts[0].targets["cohort"].numpy()
     own = {name: options[name] for name in ("epochs", "batch_size")}
     weights, figures = run.fit(module, *parts, keep="last", strata=strata, **own)
-    figures = {"patients": len(run.training), "genes": len(expression.genes_[GENES]), **figures}
+    figures = {"patients": len(run.training), "genes": len(expression.genes_[GENES]) if expression else 0, **figures}
     return Checkpoint(run.kind, None, arguments, weights, scalers, expression, _CASES), figures
 
 
@@ -62,9 +65,9 @@ def student(run: FoldRun) -> tuple[Checkpoint, dict[str, Any]]:
     lightning.seed_everything(run.stream, verbose=False)
     model, options = _options(run, "model"), _options(run, "student")
     with_genes, labels = run.kind == "msrl", run.labels()
-    before = Checkpoint.read(run.before["pretrain"]) if run.before else None
-    scalers = before.scalers if before else fit_features(run.cohort, run.training, seed=run.seed, log=run.log)
-    expression = before.expression if before else None
+    (pretrained_in,) = run.before.values()
+    before = Checkpoint.read(pretrained_in)
+    scalers, expression = before.scalers, before.expression
     bags = run.cohort.bags.at({level: len(scaler.mean_) for level, scaler in scalers.items()})
     run = replace(run, cohort=replace(run.cohort, bags=bags))
     run.check()
@@ -77,7 +80,7 @@ def student(run: FoldRun) -> tuple[Checkpoint, dict[str, Any]]:
         "genes": with_genes,
         **{name: model[name] for name in (*_SHARED, *_ONLINE)},
     }
-    network, pretrained = MSRL(**arguments), with_genes and options["begin"] == "pretrained"
+    network, pretrained = MSRL(**arguments), options["begin"] == "pretrained"
     if pretrained:
         state = {name: torch.from_numpy(value) for name, value in before.weights.items()}
         network.load_state_dict(transfer(state) if model["graph"] == "learned" else _encoders(state), strict=False)
