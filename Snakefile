@@ -25,12 +25,16 @@ include: "workflow/rules/transcriptome.smk"
 include: "workflow/rules/cohort.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/ablation.smk"
+include: "workflow/rules/benchmark.smk"
+include: "workflow/rules/bundle.smk"
 include: "workflow/rules/report.smk"
 
 
 localrules:
     ablation,
     all,
+    benchmark,
+    bundle,
     inspect,
     tissue,
     tiles,

@@ -5,7 +5,7 @@
 A step is forward, loss and backward of one patient with so many tiles of 1,024 features at each magnification, 59 and
 361 genes and 4 survival intervals, then AdamW. Each preset runs in a process of its own; the steps of the two take
 turns, so that the ratio is of one machine at one time. The prediction reads a store of 10,000 + 2,500 tiles from disk,
-scales and predicts it, as `histill predict` does for a patient.
+scales and predicts it, as `histill predict-stage` does for a patient.
 """
 
 from __future__ import annotations

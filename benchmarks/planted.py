@@ -132,7 +132,7 @@ def split_scores(config: dict[str, Any], task: str, split: str) -> Scores:
             members = {f"{fold}/{patient}": value for patient, value in rows.items()}
             predictions.test[fold, seed] = members
             for member, patient in zip(members, rows, strict=True):
-                outcomes.values[member], outcomes.fold[member] = known.values[patient], fold
+                outcomes.values[member], outcomes.assignment[member] = known.values[patient], [fold]
         models.append(predictions)
     return score(models, set(outcomes.values), outcomes, config["seeds"], DRAWS, 0)
 

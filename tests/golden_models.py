@@ -59,10 +59,11 @@ def predict(folder: Path) -> dict[str, Any]:
         "time:os": [outcome and outcome[0] for outcome in outcomes],
         "event:os": [outcome and outcome[1] for outcome in outcomes],
     }
-    folds = {"validation": {"os": {"1": ["P3", "P6"]}}}
+    assignment = {patient: [fold] for patient, fold in zip(patients, columns["fold"], strict=True)}
+    folds = {"n": 3, "repeats": 1, "assignment": assignment, "validation": {"os": {"1": ["P3", "P6"]}}}
     cohort = Cohort(columns, folds, BagReader(folder, {}), ExpressionTable(patients, matrix, genes))
     training = [number for number in range(24) if number % 3 != 1 and outcomes[number] and number != 9]
-    labels = Labels(SURVIVAL)
+    labels = Labels(SURVIVAL, edges=np.array([8.5, 16.0]))
     options = {"components": 3, "alphas": [0.1]}
     names = [patients[number] for number in training if number != 2]
     expression = fit_expression(cohort, names, {TRANSCRIPTOME: {TRANSCRIPTOME: genes}}, settings())
@@ -103,21 +104,26 @@ def networks() -> dict[str, dict[str, Any]]:
         "tokens": {level: tensor(12, width, width).reshape(3, 4, width) for level, width in levels.items()},
         "mask": {"10x": mask, "20x": mask.roll(1, 0) | mask},
         "cells": {level: torch.arange(36).reshape(3, 4, 3) % 5 for level in levels},
-        "genes": {name: tensor(3, width, width) for name, width in subspaces.items()},
+        "genes": {name: tensor(3, width, width) for name, width in (subspaces | {"genes": 5}).items()},
     }
-    present = {level: own.any(dim=-1) for level, own in batch["mask"].items()}
+    present = {level: own.any(dim=-1) for level, own in batch["mask"].items()} | {"rna": torch.tensor([True] * 3)}
     interval, event = torch.tensor([0, 2, 1]), torch.tensor([1, 0, 1])
     shared = {"features": levels, "outputs": 3, "dim": 8, "dropout": 0.25}
+    genes = {"outputs": 3, "dim": 8, "layers": 2, "dropout": 0.25}
     members = {"tumor": {"a": [0, 1], "b": [1, 2, 3]}, "microenvironment": {"c": [0, 2]}}
     design = {"network": "attention", "context": 2}
     own = {
-        "teacher": {**design, "heads": 2, "genes": subspaces, "members": members},
-        "student": {**design, "subspaces": list(subspaces), "tokens": 2},
-        "abmil": {},
+        "teacher": {**shared, **design, "heads": 2, "genes": subspaces, "members": members},
+        "student": {**shared, **design, "subspaces": list(subspaces), "tokens": 2},
+        "meanpool": {"features": levels, "outputs": 3, "hidden": 8, "dropout": 0.25},
+        "abmil": shared,
+        "transmil": {**shared, "heads": 2, "landmarks": 3},
+        "snn": {**genes, "genes": 5},
+        "mcat": {**genes, "features": levels, "heads": 2, "groups": {"a": [0, 3], "b": [1, 2, 3], "none": []}},
     }
     outputs, found = {}, {}
     for kind, arguments in own.items():
-        network = build_network(kind, {**shared, **arguments}).eval()
+        network = build_network(kind, arguments).eval()
         with torch.inference_mode():
             for index, weight in enumerate(network.parameters()):
                 weight.copy_(0.5 * tensor(1, weight.numel(), index).reshape(weight.shape))
@@ -139,5 +145,5 @@ def networks() -> dict[str, dict[str, Any]]:
         "disentangled/teacher": {**found["teacher"], "orthogonality": rounded(orthogonality(teacher["features"]))},
         "disentangled/student": {**found["student"], "distil": distil},
         "wsi-only/train": found["student"],
-        "abmil/train": found["abmil"],
+        **{f"{kind}/train": found[kind] for kind in ("meanpool", "abmil", "transmil", "snn", "mcat")},
     }

@@ -189,8 +189,9 @@ def transcriptome(folder: Path) -> dict[str, Any]:
 
 
 def cohort(folder: Path) -> dict[str, Any]:
-    """Twenty-four patients: several slides, slides that failed, no slide, no outcome."""
+    """Twenty-four patients: several slides, slides that failed, no slide, no outcome; and folds of two repeats."""
     from histill.cohort import stage
+    from histill.cohort.assignment import assign
 
     patients = [f"P{number:02d}" for number in range(24)]
     tasks = {task.name: task for task in (SURVIVAL, CLASSES)}
@@ -208,12 +209,48 @@ def cohort(folder: Path) -> dict[str, Any]:
     write_batch(folder / "receipts" / "features.json", "features", receipts)
     receipt = stage.run(sheets=sheets, config=settings(folds={"n": 3}), results=folder)
     table = pq.read_table(folder / "cohort" / "patients.parquet")
+    apart = {"column": "months", "values": [5, 35]}
     return {
+        "repeated": assign(patients, sheets, settings(folds={"n": 3, "repeats": 2, "external": apart})["folds"]).folds,
         "schema": [f"{field.name}: {field.type}" for field in table.schema],
         "table": digest(json.loads(json.dumps(table.to_pydict()))),
         "folds": read_json(folder / "cohort" / "folds.json"),
         "counts": receipt["counts"],
     }
+
+
+def audit(folder: Path) -> dict[str, Any]:
+    """Twelve patients, six of whom are one with another: by file, array, picture, profile (exactly, nearly) and id."""
+    import pyarrow as pa
+
+    from histill.cohort import audit as stage
+    from histill.features.store import Group, store_path, write_store
+    from histill.provenance import write_json
+    from histill.transcriptome import stage as transcriptome
+
+    patients = [f"P{number:02d}" for number in range(11)] + ["p_10"]
+    x, receipts, slides = 5 + waves(12, 200), [], [f"{patient}-1" for patient in patients]
+    pictures = waves(12 * 40, 40).reshape(12, 40, 40)
+    for number, slide in enumerate(slides):
+        array = waves(4, 6, 0.1 * max(1, number)).astype(np.float16)
+        write_store(folder / store_path("colour-texture", slide), {"20x": Group(array, np.zeros((4, 2), np.int64))}, {})
+        file = "one" if number in (2, 3) else slide
+        receipts.append(Receipt(slide, "features", "ok", "r", inputs={"slide": file}))
+        overview = cv2.resize(pictures[4 if number == 5 else number], (160, 160 + 40 * (number == 5)))
+        (folder / "slides" / slide).mkdir(parents=True)
+        cv2.imwrite(str(folder / "slides" / slide / "overview.jpg"), 128 + 100 * overview)
+    x[7], x[9] = x[6], x[8] + 0.05 * waves(1, 200, 3)
+    (folder / "transcriptome").mkdir()
+    genes = [f"G{number}" for number in range(200)]
+    transcriptome.write(folder / transcriptome.OUTPUT, x, patients, patients, genes, {})
+    write_batch(folder / "receipts" / "features.json", "features", receipts)
+    table = {"patient_id": patients, "slides": [[slide] for slide in slides], "has_rna": [True] * 12}
+    (folder / "cohort").mkdir()
+    pq.write_table(pa.table(table), folder / "cohort" / "patients.parquet")
+    folds = {patient: [number % 3] for number, patient in enumerate(patients)}
+    write_json(folder / "cohort" / "folds.json", {"n": 3, "repeats": 1, "assignment": folds})
+    stage.run(config=settings(folds={"n": 3, "audit": "warn"}), results=folder)
+    return read_json(folder / stage.OUTPUT)
 
 
 def evaluate(folder: Path) -> dict[str, Any]:
@@ -227,9 +264,16 @@ def evaluate(folder: Path) -> dict[str, Any]:
         report = run(task=task, config=config, results=folder)
         found[task] = {"paired": report["paired"]}
         found[task]["comparisons"] = [
-            {key: entry[key] for key in ("a", "b", "value", "low", "high")} for entry in report["comparisons"]
+            {key: entry[key] for key in ("a", "b", "value", "low", "high", "p", "p_holm")}
+            for entry in report["comparisons"]
+        ]
+        found[task]["calibration"] = report["calibration"]["models"]["wsi-only"]
+        found[task]["decisions"] = [
+            {name: summary(values) for name, values in entry["models"].items()}
+            for entry in report["decision_curves"]["of"]
         ]
         if task == "survival":
+            found[task]["horizons"] = report["horizons"]["models"]
             found[task]["curves"] = {
                 name: [
                     curve["log_rank_p"],

@@ -11,13 +11,14 @@ import pytest
 
 # Left to right: a module imports from its own layer or one before it.
 LAYERS = [
-    {"errors", "provenance", "__init__"},
+    {"errors", "provenance", "redact", "__init__"},
     {"config", "stages", "forked", "isolation", "batches", "device", "subspaces", "magnifications"},
     {"cohort", "slides", "encoders", "transcriptome", "demo"},
     {"plan", "features"},
     {"data"},
     {"methods"},
     {"evaluation"},
+    {"bundle"},
     {"report"},
     {"cli", "__main__"},
 ]

@@ -264,6 +264,16 @@ def cohort(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 
 @app.command()
+def audit(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Look for patients who are one under two ids: a model that has seen one must not be tested on the other."""
+    from histill import config as configuration
+    from histill.cohort import audit as stage
+
+    options = configuration.load(config)
+    stage.run(config=options, results=options["results"])
+
+
+@app.command()
 def train(
     task: TaskOption,
     method: Annotated[str, typer.Option("--method", help="Method of methods.run.")],
@@ -297,8 +307,8 @@ def train(
         write_json(out, {"stage": f"{method}/{stage}", "task": task, "runs": receipts})
 
 
-@app.command()
-def predict(task: TaskOption, variant: VariantOption = None, config: ConfigOption = DEFAULT_CONFIG) -> None:
+@app.command("predict-stage")
+def predict_stage(task: TaskOption, variant: VariantOption = None, config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Predict every patient with every trained run of a task, or of a variant of the ablation."""
     from histill import config as configuration
     from histill.methods import predict as stage
@@ -331,6 +341,29 @@ def ablation(task: TaskOption, config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 
 @app.command()
+def benchmark(
+    task: TaskOption,
+    config: ConfigOption = DEFAULT_CONFIG,
+    only_predict: Annotated[bool, typer.Option("--predict", help="Predict with its models, and stop.")] = False,
+) -> None:
+    """Score all methods of the benchmark on the same patients: table, page and figure."""
+    from histill import config as configuration
+
+    options = configuration.load(config)
+    if only_predict:
+        from histill.methods import benchmark as methods
+        from histill.methods import predict as prediction
+
+        name = methods.RECEIPT.format(task=task)
+        own = methods.configure(options)
+        prediction.run(task=task, config=own, results=options["results"], receipt_name=name)
+        return
+    from histill.evaluation import benchmark as stage
+
+    stage.run(task=task, config=options, results=options["results"])
+
+
+@app.command()
 def report(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Write the self-contained HTML report."""
     from histill import config as configuration
@@ -338,6 +371,35 @@ def report(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
     options = configuration.load(config)
     stage.run(config=options, results=Path(options["results"]))
+
+
+@app.command()
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="Bundle: a folder of histill export or histill pull.")],
+    slides: Annotated[list[Path], typer.Argument(help="Slides, each predicted for itself.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write to: one folder a slide in it.")],
+    mpp: Annotated[
+        float | None, typer.Option("--mpp", min=0.0, help="µm per pixel of all slides; as they say without it.")
+    ] = None,
+    weights: WeightsOption = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1.")] = "auto",
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.")] = None,
+    time_limit: Annotated[
+        float | None, typer.Option("--time-limit", min=1, help="Seconds a slide may take in a stage.")
+    ] = None,
+    memory_mb: Annotated[int | None, typer.Option("--memory-mb", min=200, help="MiB a slide may take.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep tissue, tiles and features, to go on from.")] = False,
+) -> None:
+    """Predict raw slides with a bundle, without genes: JSON, heatmaps, tiles for QuPath, and a page to look at."""
+    from histill.bundle import slide_run
+
+    limits = {"time_limit": time_limit, "memory_mb": memory_mb}
+    done = slide_run.run(
+        bundle, slides, out, mpp=mpp, weights=weights, device=device, threads=threads, keep=keep, **limits
+    )
+    for outcome in done:
+        print(slide_run.told(outcome), file=sys.stderr if outcome.failure else sys.stdout)
+    raise typer.Exit(1 if any(outcome.failure for outcome in done) else 0)
 
 
 @app.command()
@@ -456,3 +518,43 @@ def encoders_prefetch(
     found = prefetch(get(name), given=weights, out=out, verify=verify)
     for file, sha256 in found.sha256.items():
         print(f"{found.folder / file}  sha256 {sha256}")
+
+
+@app.command()
+def export(
+    task: TaskOption,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the bundle.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    method: Annotated[str, typer.Option("--method", help="Method of methods.run.")] = "disentangled",
+    stage: Annotated[str, typer.Option("--stage", help="Stage of the method that needs the slide alone.")] = "student",
+    licence: Annotated[str, typer.Option("--licence", help="Licence of the bundle, as the hub names it.")] = "other",
+) -> None:
+    """Write a bundle: the models of all folds, all that it takes to use them on a slide, and a model card."""
+    from histill import config as configuration
+    from histill.bundle.export import export as write
+
+    write(config=configuration.load(config), task=task, method=method, stage=stage, out=out, licence=licence)
+
+
+@app.command()
+def push(
+    bundle: Annotated[Path, typer.Argument(help="Folder of histill export.")],
+    repository: Annotated[str, typer.Argument(help="OWNER/NAME on the hub; made where there is none.")],
+    private: Annotated[bool, typer.Option("--private", help="Only into a private repository.")] = False,
+) -> None:
+    """Upload a bundle to the hub, with the token of HF_TOKEN or of a login."""
+    from histill.bundle import hub
+
+    print(hub.push(bundle, repository, private=private))
+
+
+@app.command()
+def pull(
+    repository: Annotated[str, typer.Argument(help="OWNER/NAME on the hub.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit; main without it.")] = None,
+) -> None:
+    """Download a bundle from the hub and check every file."""
+    from histill.bundle import hub
+
+    print(f"{out}: {repository} at {hub.pull(repository, out, revision=revision)}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from histill import batches
 from histill import config as configuration
-from histill.cohort import fold_file
+from histill.cohort import fold_checks, fold_file
 from histill.cohort import sheets as sampling
 from histill.cohort.rows import read_rows
 from histill.cohort.sheets import Sheets, Slide
@@ -83,12 +83,8 @@ class Plan:
         return [options[space] for space in ("tumor", "microenvironment") if options[space]]
 
     def folds(self) -> int:
-        """Number of folds, of the config or of its file of published folds."""
-        path = self.config["folds"]["file"]
-        if not path:
-            return self.config["folds"]["n"]
-        folds = fold_file.read(path, [], self.sheets.patients())
-        return 1 + max((fold for patient, fold in folds.items() if patient in self.sheets.patients()), default=0)
+        """Number of folds over all repeats, of the config or of its file of published folds."""
+        return fold_checks.count(self.config, self.sheets)
 
     def encoders(self) -> dict[str, str | None]:
         """Encoders of the extraction, and the local weights of each or None."""
@@ -145,8 +141,8 @@ class Plan:
         return digest(sorted((row.get("patient_id") or "", row.get(column) or "") for _, row in rows))
 
     def training_gpus(self, method: str) -> int:
-        """GPUs a training job of a method asks for; linear models have no use for one."""
-        if self.config["training"]["device"] == "cpu" or method.startswith("linear"):
+        """GPUs a training job of a method asks for; linear models and retrieval have no use for one."""
+        if self.config["training"]["device"] == "cpu" or method.startswith(("linear", "retrieval")):
             return 0
         return self.config["training"]["devices"]
 
@@ -168,7 +164,7 @@ def load(config: dict[str, Any] | str | Path) -> Plan:
     except ConfigError as error:
         problems.extend(error.problems)
     else:
-        problems.extend(_check_folds(complete, sheets))
+        problems.extend(fold_checks.check(complete, sheets))
         problems.extend(checks.batches(complete, sheets))
         problems.extend(_check_cohort_column(complete, sheets))
     problems.extend(checks.matrix(complete))
@@ -179,22 +175,6 @@ def load(config: dict[str, Any] | str | Path) -> Plan:
         raise ConfigError(problems)
     imports = complete["features"]["source"] != "extract"
     return Plan(complete, sheets, {} if imports else batches.assign(sheets.slides, complete["batch_size"]))
-
-
-def _check_folds(config: dict[str, Any], sheets: Sheets) -> list[str]:
-    path = config["folds"]["file"]
-    if not path:
-        return []
-    problems: list[str] = []
-    folds = fold_file.read(path, problems, sheets.patients())
-    rows = sheets.clinical.rows
-    labelled = {p for p in rows if any(task.label(rows[p]) is not None for task in sheets.tasks.values())}
-    problems = problems or list(fold_file.check(path, folds, sheets.patients(), labelled))
-    if not problems:
-        holes, notes = fold_file.holes(folds, sheets)
-        problems = [f"{path}: {hole}" for hole in holes]
-        sheets.notes.extend(f"{path}: {note}" for note in notes)
-    return problems
 
 
 def _check_cohort_column(config: dict[str, Any], sheets: Sheets) -> list[str]:
@@ -279,5 +259,5 @@ def _check_methods(config: dict[str, Any]) -> list[str]:
         f"config key 'methods.run': '{method}' needs transcriptomes; name the table in cohort.expression, "
         "or leave the method out"
         for method in config["methods"]["run"]
-        if any("rna" in node.reads for node in MODELS[method].values())
+        if any("rna" in node.learns_from for node in MODELS[method].values())
     ]

@@ -39,6 +39,7 @@ class Stage:
 _AREAS = ("tissue.mpp", "tissue.min_area_mm2", "tissue.min_hole_mm2")
 _FEATURES = ("features.source", "features.encoder")
 _EXTRACT = ("features.weights", "features.allow_off_recipe", "features.stain_normalisation")
+_FOLDS = tuple(f"folds.{key}" for key in ("n", "repeats", "seed", "file", "sites", "external"))
 STAGES = {
     "demo": Stage(1, ("demo",)),
     # Limits of time and memory change no result, so they are in no recipe.
@@ -48,10 +49,11 @@ STAGES = {
     "features": Stage(3, (*_FEATURES, *_EXTRACT), ("tiles",)),
     "features_import": Stage(2, _FEATURES),
     "transcriptome": Stage(3, ("transcriptome.matrix", "transcriptome.gene_sets")),
-    "cohort": Stage(1, ("tasks", "folds", "training.validation_fraction")),
-    "predict": Stage(3, ("tasks.{task}",)),
-    "evaluate": Stage(1, ("evaluation", "tasks.{task}"), ("predict",)),
-    "report": Stage(3, ("report",)),
+    "cohort": Stage(2, ("tasks", *_FOLDS, "training.validation_fraction")),
+    "audit": Stage(1, ("folds.audit", "features.encoder"), ("cohort",)),
+    "predict": Stage(4, ("tasks.{task}",)),
+    "evaluate": Stage(2, ("evaluation", "tasks.{task}"), ("predict",)),
+    "report": Stage(4, ("report",)),
 }
 
 
@@ -175,10 +177,14 @@ MODELS: dict[str, dict[str, ModelStage]] = {
         "student": ModelStage(1, (*_SHARED, *_BORROW), ("pretrain",), kind="msrl", reads=("slide",)),
         "both": ModelStage(1, (), ("student",), kind="msrl-both", reads=("slide", "rna")),
     },
+    "meanpool": {"train": ModelStage(1, (*_SHARED, "methods.meanpool"), kind="meanpool", reads=("slide",))},
     "abmil": {"train": ModelStage(2, (*_SHARED, "methods.abmil"), kind="abmil", reads=("slide",))},
+    "transmil": {"train": ModelStage(1, (*_SHARED, "methods.transmil"), kind="transmil", reads=("slide",))},
+    "snn": {"train": ModelStage(1, (*_SHARED, *_GENES, "methods.snn"), kind="snn", reads=("rna",))},
+    "mcat": {"train": ModelStage(1, (*_SHARED, *_GENES, "methods.mcat"), kind="mcat", reads=("slide", "rna"))},
     "retrieval": {
         "train": ModelStage(
-            1,
+            2,
             ("training.slides", "tasks.{task}", *_GENES, "methods.linear", "methods.retrieval"),
             kind="retrieval",
             reads=("slide",),
@@ -186,13 +192,13 @@ MODELS: dict[str, dict[str, ModelStage]] = {
         ),
     },
     "linear-slide": {
-        "train": ModelStage(1, (*_SHARED, "methods.linear"), kind="linear-slide", reads=("slide",)),
+        "train": ModelStage(2, (*_SHARED, "methods.linear"), kind="linear-slide", reads=("slide",)),
     },
     "linear-rna": {
-        "train": ModelStage(3, (*_SHARED, *_GENES, "methods.linear"), kind="linear-rna", reads=("rna",)),
+        "train": ModelStage(4, (*_SHARED, *_GENES, "methods.linear"), kind="linear-rna", reads=("rna",)),
     },
     "linear-both": {
-        "train": ModelStage(3, (*_SHARED, *_GENES, "methods.linear"), kind="linear-both", reads=("slide", "rna")),
+        "train": ModelStage(4, (*_SHARED, *_GENES, "methods.linear"), kind="linear-both", reads=("slide", "rna")),
     },
 }
 

@@ -68,7 +68,8 @@ def test_modalities_labels_and_sites_are_joined_by_patient(config, tmp_path):
     assert receipt["counts"]["with_both"] == 1
     assert any(text.startswith("1 of 3 patients of the expression table") for text in receipt["warnings"])
     folds = read_json(tmp_path / "cohort" / "folds.json")
-    assert folds["assignment"] == {p: row["fold"] for p, row in rows.items()}
+    assert folds["assignment"] == {p: [row["fold"]] for p, row in rows.items()}
+    assert (folds["n"], folds["repeats"], folds["sites"]) == (3, 1, None)
     for fold, held in folds["validation"]["dx"].items():
         assert held
         assert not {rows[p]["fold"] for p in held} & {int(fold)}

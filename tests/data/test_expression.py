@@ -140,10 +140,10 @@ def test_a_fold_is_fitted_on_its_training_patients_alone(tmp_path, corrupt):
         "patient_id": patients,
         "has_slide": [True] * 30,
         "has_rna": [True] * 30,
-        "fold": [number % 3 for number in range(30)],
         "label:dx": ["a", "b"] * 15,
     }
-    folds = {"validation": {"dx": {"0": patients[1:5:3]}}}
+    assignment = {patient: [number % 3] for number, patient in enumerate(patients)}
+    folds = {"n": 3, "repeats": 1, "assignment": assignment, "validation": {"dx": {"0": patients[1:5:3]}}}
     task = Task("dx", "classification", ("dx",))
 
     def fitted(matrix):

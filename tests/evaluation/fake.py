@@ -68,9 +68,10 @@ def write_cohort(
     }
     (results / "cohort").mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(table), results / "cohort" / "patients.parquet")
-    assignment = {name: int(number) for name, number in zip(names, fold, strict=True)}
+    assignment = {name: [int(number)] for name, number in zip(names, fold, strict=True)}
     document = {
         "n": folds,
+        "repeats": 1,
         "source": "test",
         "assignment": assignment,
         "classes": {"survival": [], "subtype": list(classes)},
@@ -82,6 +83,9 @@ def write_cohort(
                 for seed in seeds:
                     noise = np.random.default_rng([k, seed, len(model.name)]).standard_normal((patients, len(classes)))
                     columns = _columns(task, SIGNAL[model.name], truth, label, noise, classes, scale=k + 1)
+                    if task == "survival":
+                        ends = np.quantile(time[(event == 1) & (fold != k) & known], [0.25, 0.5, 0.75])
+                        columns |= _survival(SIGNAL[model.name], truth, noise, ends)
                     split = np.where(~known, "unlabelled", np.where(fold == k, "test", "train"))
                     split[(split == "train") & (np.arange(patients) % 7 == 0)] = "validation"
                     rows = {
@@ -103,6 +107,12 @@ def _columns(task, signal, truth, label, noise, classes, scale) -> dict[str, lis
     logits = signal * np.eye(len(classes))[label] + noise
     probability = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     return {f"p:{name}": probability[:, index].tolist() for index, name in enumerate(classes)}
+
+
+def _survival(signal, truth, noise, ends) -> dict[str, list[float]]:
+    """Survival at the ends of a model's intervals, calibrated as well as what it sees allows."""
+    seen = (signal * truth + noise[:, 0]) * signal / (signal**2 + 1)
+    return {f"s:{end!r}": np.exp(-end / 1000 * np.exp(seen)).tolist() for end in ends.tolist()}
 
 
 def edit(path: Path, column: str, row: int, value) -> None:

@@ -131,7 +131,8 @@ def test_classification_has_a_column_a_metric(cohort, tmp_path):
     config, results = cohort
     one = {**config, "ablation": {**config["ablation"], "variants": ["no-distillation"]}}
     report = run(task="subtype", config=one, results=results)
-    assert list(row(report, "full")["student"]["metrics"]) == ["auc", "balanced_accuracy", "brier"]
+    metrics = ["auc", "balanced_accuracy", "f1", "average_precision", "brier", "calibration_slope"]
+    assert list(row(report, "full")["student"]["metrics"]) == metrics
     ablation_figure.write(tmp_path / "a.png", report)
 
 

@@ -70,20 +70,28 @@ def _classified(rng, size, classes):
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_classification_metrics_equal_scikit_learn_on_resampled_rows(classes):
-    from sklearn.metrics import balanced_accuracy_score, brier_score_loss, roc_auc_score
+    from sklearn.metrics import (
+        average_precision_score,
+        balanced_accuracy_score,
+        brier_score_loss,
+        f1_score,
+        roc_auc_score,
+    )
 
     rng = np.random.default_rng(classes)
     labels, probabilities = _classified(rng, 60, classes)
     counts, _ = resample(60, 20, rng, lambda weights: ((weights @ np.eye(classes)[labels]) > 0).all(1))
-    found = {
-        name: getattr(metrics, name)(labels, probabilities, counts) for name in ("auc", "balanced_accuracy", "brier")
-    }
+    names = ("auc", "balanced_accuracy", "f1", "average_precision", "brier")
+    found = {name: getattr(metrics, name)(labels, probabilities, counts) for name in names}
     for index, weights in enumerate(counts):
         rows = _repeat(weights)
         truth, given = labels[rows], probabilities[rows]
         score = given[:, 1] if classes == 2 else given
         assert found["auc"][index] == pytest.approx(roc_auc_score(truth, score, multi_class="ovr"), abs=1e-12)
         assert found["balanced_accuracy"][index] == pytest.approx(balanced_accuracy_score(truth, given.argmax(1)))
+        assert found["f1"][index] == pytest.approx(f1_score(truth, given.argmax(1), average="macro"), abs=1e-12)
+        one_hot = truth if classes == 2 else np.eye(classes)[truth]
+        assert found["average_precision"][index] == pytest.approx(average_precision_score(one_hot, score), abs=1e-12)
         expected = (
             brier_score_loss(truth, score, labels=range(classes))
             if classes == 2
@@ -99,6 +107,8 @@ def test_what_is_not_defined_is_nan():
     one_class, probabilities = np.zeros(3, int), np.full((3, 2), 0.5)
     assert np.isnan(metrics.auc(one_class, probabilities, _one(3)))[0]
     assert np.isnan(metrics.balanced_accuracy(one_class, probabilities, _one(3)))[0]
+    assert np.isnan(metrics.f1(one_class, probabilities, _one(3)))[0]
+    assert np.isnan(metrics.average_precision(one_class, probabilities, _one(3)))[0]
     assert metrics.brier(one_class, probabilities, _one(3))[0] == 0.25
     assert metrics.roc_curve(one_class, probabilities, np.linspace(0, 1, 3)) is None
 

@@ -7,13 +7,14 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from histill.errors import HistillError
 from histill.evaluation.predictions import Model, Outcomes, Predictions
 from histill.evaluation.scoring import score
-from histill.evaluation.stage import run
+from histill.evaluation.stage import evaluate, run
 from tests.evaluation.fake import edit, write_cohort
 
 
@@ -221,7 +222,7 @@ def test_resamples_do_not_depend_on_which_models_are_scored():
     outcomes = Outcomes(
         "survival",
         {p: (float(rng.exponential()), int(rng.random() < 0.7)) for p in patients},
-        dict.fromkeys(patients, 0),
+        {p: [0] for p in patients},
     )
 
     def predictions(method):
@@ -231,3 +232,92 @@ def test_resamples_do_not_depend_on_which_models_are_scored():
     alone = score([a], set(patients), outcomes, [0], 100, 1).estimates["abmil"]["c_index"]
     together = score([b, a], set(patients), outcomes, [0], 100, 1).estimates["abmil"]["c_index"]
     assert (alone.draws == together.draws).all()
+
+
+def test_all_parts_of_the_report_are_there_and_tell_of_every_model(evaluated):
+    _, _, reports = evaluated
+    survival, classes = reports["survival"], reports["subtype"]
+    names = [model["name"] for model in survival["models"]]
+    for report in (survival, classes):
+        assert list(report["paired"]["models"]) == list(report["calibration"]["models"]) == names
+        assert all(list(entry["models"]) == names for entry in report["decision_curves"]["of"])
+        assert {entry["p"] is not None for entry in report["comparisons"]} == {True}
+        assert all(entry["p_holm"] >= entry["p"] for entry in report["comparisons"])
+    times = survival["horizons"]["times"]
+    assert len(times) == 3
+    assert [entry["time"] for entry in survival["horizons"]["models"]["abmil"]] == times
+    labels = [f"{time:g} days" for time in times]
+    assert [entry["of"] for entry in survival["calibration"]["models"]["abmil"]] == labels
+    assert [entry["of"] for entry in survival["decision_curves"]["of"]] == labels
+    assert [entry["of"] for entry in classes["decision_curves"]["of"]] == ["class classical"]
+    assert "horizons" not in classes
+    assert set(survival["paired"]["models"]["abmil"]) == {"c_index", "uno_c", "td_auc", "ibs"}
+
+
+def test_horizons_of_the_config_are_used(copied):
+    results, config = copied
+    config["evaluation"]["horizons"] = [300.0]
+    try:
+        report = run(task="survival", config=config, results=results)
+    finally:
+        config["evaluation"]["horizons"] = None
+    assert report["horizons"]["times"] == [300.0]
+    found = report["paired"]["models"]["abmil"]
+    assert found["td_auc"]["value"] is not None
+    assert found["ibs"]["value"] is None  # a single time has no range to integrate over
+    assert any("Integrated Brier score is not defined" in text for text in report["warnings"])
+
+
+def test_models_can_be_named_and_nothing_is_written(copied):
+    results, config = copied
+    before = {path: path.stat().st_mtime_ns for path in (results / "evaluation").iterdir()}
+    named = [Model("abmil", "train"), Model("wsi-only", "train")]
+    report = evaluate(task="survival", config=config, results=results, models=named)
+    assert list(report["paired"]["models"]) == ["abmil", "wsi-only"]
+    assert report["paired"]["n"] == 59
+    assert {path: path.stat().st_mtime_ns for path in (results / "evaluation").iterdir()} == before
+
+
+def test_predictions_of_an_older_version_have_no_curves_and_are_scored_by_rank_alone(copied):
+    results, config = copied
+    for fold in range(3):
+        for seed in range(2):
+            path = _survival_file(results, fold=fold, seed=seed)
+            table = pq.read_table(path)
+            pq.write_table(table.select([name for name in table.column_names if not name.startswith("s:")]), path)
+    report = run(task="survival", config=config, results=results)
+    assert report["paired"]["models"]["abmil"]["ibs"]["value"] is None
+    assert report["paired"]["models"]["abmil"]["uno_c"]["value"] is not None
+    assert report["paired"]["models"]["wsi-only"]["ibs"]["value"] is not None
+    assert report["calibration"]["models"]["abmil"] == []
+
+
+def test_a_second_repeat_tests_every_patient_again_and_nobody_is_counted_twice(copied):
+    """The models of folds 3 to 5 are those of 0 to 2, tested on another partition."""
+    results, config = copied
+    folds_path = results / "cohort/folds.json"
+    folds = json.loads(folds_path.read_text())
+    again = {patient: 3 + int(patient[1:]) // 2 % 3 for patient in folds["assignment"]}
+    both = {patient: [*own, again[patient]] for patient, own in folds["assignment"].items()}
+    folds_path.write_text(json.dumps({**folds, "n": 6, "repeats": 2, "assignment": both}))
+    for path in results.glob("models/survival/**/predictions.parquet"):
+        number, seed = path.parent.parent.name.removeprefix("fold").split("-")
+        table = pq.read_table(path).to_pydict()
+        table["split"] = [
+            "test" if again[patient] == 3 + int(number) else "train" if split == "test" else split
+            for patient, split in zip(table["patient_id"], table["split"], strict=True)
+        ]
+        target = path.parents[2] / f"fold{3 + int(number)}-{seed}" / path.parent.name / path.name
+        target.parent.mkdir(parents=True)
+        pq.write_table(pa.table(table), target)
+    once = json.loads((results / "evaluation/survival.json").read_text())
+    report = run(task="survival", config=config, results=results)
+    assert (report["folds"], report["repeats"], report["paired"]["n"]) == ([0, 1, 2, 3, 4, 5], 2, 49)
+    assert "every repeat" in report["note"]
+    found, before = (entry["paired"]["models"]["abmil"]["c_index"] for entry in (report, once))
+    assert found["folds"][:3] == before["folds"]
+    assert found["value"] == pytest.approx(np.mean([fold["value"] for fold in found["folds"]]))
+    assert (found["high"] - found["low"]) == pytest.approx(before["high"] - before["low"], rel=0.5)
+    groups = report["kaplan_meier"]["models"]["abmil"]["groups"]
+    assert sum(group["n"] for group in groups.values()) == 49
+    assert all(sum(entry["curve"]["n"]) >= 49 for entry in report["calibration"]["models"]["abmil"])

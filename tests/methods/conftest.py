@@ -44,7 +44,11 @@ def planted_config(results: Path, transform: dict[str, Any], **model: Any) -> di
             "training": {"device": "cpu", "model": options},
             "methods": {
                 "disentangled": {"model": {"dim": 32}},
+                "meanpool": {"hidden": 32},
                 "abmil": {"dim": 32},
+                "transmil": {"dim": 32, "landmarks": 16},
+                "snn": {"dim": 32},
+                "mcat": {"dim": 32},
                 "mirror": {
                     "model": {"dim": 32, "heads": 4, "landmarks": 16, "latent": 8, "hidden": [32], "prototypes": 8},
                     "pretrain": {"epochs": options["epochs"], "learning_rate": 1e-3},

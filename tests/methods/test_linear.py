@@ -80,3 +80,30 @@ def test_time_zero_is_a_time():
     _, inputs, outcome = data()
     outcome[0] = (0.0, 1)
     assert np.isfinite(LinearModel.fit(inputs, SURVIVAL, outcome, OPTIONS).predict(inputs)).all()
+
+
+def test_survival_of_the_cox_model_is_that_of_scikit_survival():
+    from sksurv.linear_model import CoxPHSurvivalAnalysis
+    from sksurv.util import Surv
+
+    _, inputs, outcome = data()
+    outcome = [(np.ceil(time * 4) / 4, event) for time, event in outcome]  # with ties
+    labels = Labels(SURVIVAL.task, edges=np.array([0.5, 1.0, 2.0]))
+    model = LinearModel.fit(inputs, labels, outcome, OPTIONS)
+    scores = np.hstack([block.transform(inputs[name]) for name, block in model.blocks.items()])
+    time, event = np.array(outcome).T
+    theirs = CoxPHSurvivalAnalysis(alpha=model.alpha, ties="efron").fit(scores, Surv.from_arrays(event == 1, time))
+    expected = np.stack([curve(labels.edges) for curve in theirs.predict_survival_function(scores)])
+    np.testing.assert_allclose(model.survival(inputs), expected, atol=1e-9)
+    np.testing.assert_array_equal(LinearModel.from_state(model.state()).survival(inputs), model.survival(inputs))
+
+
+def test_survival_is_one_without_events_and_stays_a_probability_far_from_the_training_patients():
+    _, inputs, outcome = data()
+    none = LinearModel.fit(inputs, SURVIVAL, [(time, 0) for time, _ in outcome], OPTIONS)
+    assert (none.survival(inputs) == 1).all()
+    model = LinearModel.fit(inputs, SURVIVAL, outcome, OPTIONS)
+    model.coefficients = model.coefficients * 1e4
+    curves = model.survival(inputs)
+    assert np.isfinite(curves).all()
+    assert ((curves >= 0) & (curves <= 1)).all()

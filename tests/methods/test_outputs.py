@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from histill.methods.outputs import fuse, risk, survival_loss, task_loss
+from histill.methods.outputs import fuse, risk, survival, survival_loss, task_loss
 
 
 @pytest.mark.parametrize(
@@ -76,3 +76,9 @@ def test_losses_are_computed_in_single_precision():
     }
     expected = -4 * torch.log1p(-torch.sigmoid(torch.tensor(-9.0)))
     torch.testing.assert_close(module.losses(batch)["fused"], expected.expand(2), rtol=1e-3, atol=0)
+
+
+def test_survival_falls_by_each_hazard():
+    hazards = torch.tensor([[0.5, 0.2, 0.0]])
+    torch.testing.assert_close(survival(hazards), torch.tensor([[0.5, 0.4, 0.4]]))
+    torch.testing.assert_close(risk(hazards), -survival(hazards).sum(dim=1))

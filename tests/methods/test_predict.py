@@ -79,6 +79,26 @@ def whole(planted):
     return results, config
 
 
+@pytest.mark.parametrize("method", ["abmil", "retrieval", "linear-slide", "linear-both"])
+def test_survival_at_the_ends_of_the_intervals_falls_with_time_and_with_risk(mixed, method):
+    results, config = mixed
+    _, checkpoint, cohort = predicted(results, config, method, "train")
+    task = Task.from_config("os", config["tasks"]["os"])
+    table = predict.predict(checkpoint, cohort, task, FOLD[0], device="cpu")
+    columns = [name for name in table if name.startswith(predict.SURVIVAL)]
+    assert [float(name.removeprefix(predict.SURVIVAL)) for name in columns] == checkpoint.labels.edges.tolist()
+    assert len(columns) == config["tasks"]["os"]["bins"] - 1
+    curves = np.column_stack([table[name] for name in columns])
+    assert ((curves >= 0) & (curves <= 1)).all()
+    assert (np.diff(curves) <= 0).all()
+    order = np.argsort(table["risk"])
+    if method != "abmil":  # hazards are proportional
+        assert (np.diff(curves[order], axis=0) <= 1e-12).all()
+    else:  # risk is minus the sum of survival, the open interval's too
+        rest = -np.array(table["risk"]) - curves.sum(axis=1)
+        assert ((rest >= -1e-6) & (rest <= curves[:, -1] + 1e-6)).all()
+
+
 @pytest.mark.parametrize(("method", "stage"), ON_SLIDES)
 def test_patients_that_lack_a_magnification_are_trained_on_and_predicted(mixed, method, stage):
     results, config = mixed

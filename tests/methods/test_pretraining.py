@@ -50,10 +50,12 @@ def test_patients_without_outcome_are_learned_from_and_those_outside_the_folds_a
     share = brief[1]["training"]["validation_fraction"]
     learned, outside = cohort.select_unlabelled(FOLD, TRAIN, share=share, slide=True, rna=True)[:2]
     nothing = {"time:os": None, "event:os": None, "label:dx": None}
-    cells = {learned: nothing, outside: {"fold": OUTSIDE}}
     made = {}
     for corrupt in ((), (learned,), (outside,)):
-        results, config = clone(*brief, corrupt=corrupt, patients=cells)
+        results, config = clone(*brief, corrupt=corrupt, patients={learned: nothing})
+        folds = read_json(results / "cohort" / "folds.json")
+        folds["assignment"][outside] = [OUTSIDE]
+        write_json(results / "cohort" / "folds.json", folds)
         train_stages(results, config, method, PRETRAIN)
         made[corrupt] = digest_of(results, method)
     assert made[learned,] != made[()]

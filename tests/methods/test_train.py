@@ -110,7 +110,7 @@ def test_training_is_reproducible_and_blind_to_test_patients(brief, planted):
     """Nonsense in every test patient's slide and genes changes no byte of any checkpoint of that fold."""
     results, _ = brief
     assignment = read_json(results / "cohort" / "folds.json")["assignment"]
-    corrupt = tuple(patient for patient, fold in assignment.items() if fold == FOLD[0])
+    corrupt = tuple(patient for patient, folds in assignment.items() if folds == [FOLD[0]])
     other, other_config, _ = planted(45, corrupt=corrupt, epochs=2)
     assert read_json(other / "cohort" / "folds.json")["assignment"] == assignment
     train_all("os", other, other_config)
@@ -126,7 +126,7 @@ def test_training_sees_training_patients(clone, brief):
     """The counterpart: nonsense in one training patient does change the checkpoint."""
     results, config = brief
     assignment = read_json(results / "cohort" / "folds.json")["assignment"]
-    training = next(patient for patient, fold in assignment.items() if fold != FOLD[0])
+    training = next(patient for patient, folds in assignment.items() if folds != [FOLD[0]])
     other, other_config = clone(results, config, corrupt=(training,))
     train_all("os", other, other_config, methods=("linear-slide",))
     first, second = (
@@ -197,7 +197,11 @@ def test_prediction_stage_writes_every_table_and_skips_what_is_done(trained):
     assert len(receipt["outputs"]) == len(said) == 3
     for name in receipt["outputs"]:
         table = pq.read_table(results / name)
-        assert table.column_names == ["patient_id", "split", "modalities", "risk"]
+        curve = [name for name in table.column_names if name.startswith("s:")]
+        assert [name for name in table.column_names if name not in curve] == [
+            *("patient_id", "split", "modalities", "risk")
+        ]
+        assert len(curve) == config["tasks"]["os"].get("bins", 4) - 1
     again: list[str] = []
     assert predict.run(task="os", config=one, results=results, log=again.append) == receipt
     assert again == []

@@ -61,7 +61,7 @@ def test_test_patients_change_no_byte_of_a_checkpoint(trained, planted):
     """Nonsense in the genes, slides and sites of every test patient, through the training that users run."""
     transform, results, _, receipts = trained
     assignment = read_json(results / "cohort" / "folds.json")["assignment"]
-    corrupt = tuple(patient for patient, fold in assignment.items() if fold == FOLD[0])
+    corrupt = tuple(patient for patient, folds in assignment.items() if folds == [FOLD[0]])
     other, _, found = trained_on(planted, transform, corrupt)
     assert read_json(other / "cohort" / "folds.json")["assignment"] == assignment
     for method, stage in MODELS:
@@ -76,7 +76,7 @@ def test_training_patients_change_what_is_fitted(planted, trained):
     """The check above can fail."""
     transform, results, _, _ = trained
     assignment = read_json(results / "cohort" / "folds.json")["assignment"]
-    training = [patient for patient, fold in assignment.items() if fold != FOLD[0]]
+    training = [patient for patient, folds in assignment.items() if folds != [FOLD[0]]]
     other, _, _ = trained_on(planted, transform, tuple(training[:12]), MODELS[1:2])
     first, second = (train.run_folder(r, "os", *MODELS[1], *FOLD) / "transforms.safetensors" for r in (results, other))
     assert file_digest(first) != file_digest(second)

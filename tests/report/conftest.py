@@ -17,7 +17,7 @@ from histill.evaluation.stage import run as evaluate
 from histill.provenance import EMPTY, OK, QUARANTINED, Receipt, write_json
 from histill.slides.quality import FLAGS
 from tests.evaluation.fake import write_cohort
-from tests.report import fake_pretraining
+from tests.report import fake_parts, fake_pretraining
 
 SECRET = "/mnt/hospital/private archive"  # must never reach the page
 STAGES = ("inspect", "tissue", "tiles", "features")
@@ -66,6 +66,19 @@ def pretrained_run(full_run, tmp_path_factory):
     fake_pretraining.write(results, config)
     for task in config["tasks"]:
         evaluate(task=task, config=config, results=results)
+    return config, results
+
+
+@pytest.fixture(scope="session")
+def whole_run(pretrained_run, tmp_path_factory):
+    """(config, results) of a run that has every part a page can have; the parts of the evaluation are made up."""
+    config, finished = pretrained_run
+    results = tmp_path_factory.mktemp("whole") / "results"
+    shutil.copytree(finished, results)
+    for task in config["tasks"]:
+        fake_parts.add_parts(results / "evaluation" / f"{task}.json")
+    fake_parts.write_benchmark(results, "survival")
+    fake_parts.write_audit(results)
     return config, results
 
 

@@ -164,7 +164,7 @@ def test_one_subspace_and_tiles_without_places(tmp_path):
 def test_the_page_holds_the_section(mapped, full_run):
     config, results = mapped
     page = run(config=config, results=results).read_text(encoding="utf-8")
-    section = page[page.index('<section id="subspaces">') :]
+    section = page[page.index('<section id="heatmaps"') :]
     section = section[: section.index("</section>")]
     assert section.count("data:image/png") == 8
     assert 'alt="Tiles of slide S' in section

@@ -43,7 +43,7 @@ def cohort(tmp_path_factory, root):
 def test_a_variant_trains_only_what_it_changes(cohort):
     cohort.configure()
     planned = cohort.planned("ablation")
-    before = {"transcriptome": 1, "cohort": 1, "predict": 1}
+    before = {"transcriptome": 1, "cohort": 1, "audit": 1, "predict": 1}
     grid = {"train_runs": 3, "train_variant": 7, "predict_variant": 5, "ablation_table": 1, "ablation": 1}
     assert planned == Counter(before | grid)
     cohort.configure(training={"jobs": "per_fold"})

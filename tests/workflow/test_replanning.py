@@ -33,12 +33,12 @@ def test_a_second_run_plans_nothing(project):
 
 def test_overlap_replans_tiles_and_what_follows(project):
     project.configure(tiles={"overlap": 0.25})
-    assert set(project.planned()) == TILES | FEATURES | {"cohort"} | TRAINING
+    assert set(project.planned()) == TILES | FEATURES | {"cohort", "audit"} | TRAINING
 
 
 def test_tissue_options_replan_tissue_and_what_follows(project):
     project.configure(tissue={"min_area_mm2": 0.02})
-    assert set(project.planned()) == {"tissue_batch", "tissue"} | TILES | FEATURES | {"cohort"} | TRAINING
+    assert set(project.planned()) == {"tissue_batch", "tissue"} | TILES | FEATURES | {"cohort", "audit"} | TRAINING
 
 
 def test_training_options_replan_training_only(project):
@@ -62,7 +62,7 @@ def test_evaluation_and_report_options(project):
 
 def test_gene_sets_leave_slides_alone(project):
     project.configure(transcriptome={"gene_sets": {"shared_genes": "drop"}})
-    assert set(project.planned()) == {"transcriptome", "cohort"} | TRAINING
+    assert set(project.planned()) == {"transcriptome", "cohort", "audit"} | TRAINING
 
 
 def test_execution_options_replan_nothing(project):

@@ -14,7 +14,7 @@ def variant_inputs(wildcards):
         for name in before
     }
     runs = [RUN.format(**{**same, "stage": name, "method": place}) for name, place in places.items()]
-    return [f"{RECEIPTS}/cohort.json", *(f"{run}.json" for run in runs)]
+    return [f"{RECEIPTS}/cohort.json", f"{RECEIPTS}/audit.json", *(f"{run}.json" for run in runs)]
 
 
 def variant_recipe(wildcards):
@@ -85,7 +85,7 @@ rule predict_variant:
     params:
         recipe=lambda wildcards: stages.recipe("predict", PLAN.config, task=wildcards.task),
     shell:
-        "histill predict --config {CONFIG:q} --task {wildcards.task} --variant {wildcards.variant:q}" + LOGGED
+        "histill predict-stage --config {CONFIG:q} --task {wildcards.task} --variant {wildcards.variant:q}" + LOGGED
 
 
 # evaluation/ablation-<task>.json could be the evaluation of a task of that name.
@@ -97,8 +97,20 @@ rule ablation_table:
         table_inputs,
     output:
         f"{RESULTS}/evaluation/ablation-{{task}}.json",
-        f"{RESULTS}/evaluation/ablation-{{task}}.tsv",
-        f"{RESULTS}/evaluation/ablation-{{task}}.png",
+        report(
+            f"{RESULTS}/evaluation/ablation-{{task}}.tsv",
+            caption="../report/ablation.rst",
+            category="Ablation",
+            subcategory="{task}",
+            labels={"what": "table"},
+        ),
+        report(
+            f"{RESULTS}/evaluation/ablation-{{task}}.png",
+            caption="../report/ablation.rst",
+            category="Ablation",
+            subcategory="{task}",
+            labels={"what": "figure"},
+        ),
     log:
         f"{RESULTS}/logs/ablation-{{task}}.log",
     benchmark:

@@ -17,3 +17,22 @@ rule cohort:
         recipe=stages.recipe("cohort", PLAN.config),
     shell:
         "histill cohort --config {CONFIG:q}" + LOGGED
+
+
+# Nothing is trained before it: patients who are one under two ids, on both sides of a split, end the run here.
+rule audit:
+    input:
+        f"{RECEIPTS}/cohort.json",
+    output:
+        f"{RECEIPTS}/audit.json",
+    log:
+        f"{RESULTS}/logs/audit.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/audit.tsv"
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        recipe=stages.recipe("audit", PLAN.config),
+    shell:
+        "histill audit --config {CONFIG:q}" + LOGGED

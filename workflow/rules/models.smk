@@ -13,7 +13,12 @@ def training_inputs(wildcards):
         for name in stages.MODELS[wildcards.method][wildcards.stage].after
     ]
     files = stages.files(wildcards.method, wildcards.stage, PLAN.config)
-    return [f"{RECEIPTS}/cohort.json", *files, *(RUN.format(**run) + ".json" for run in before)]
+    return [
+        f"{RECEIPTS}/cohort.json",
+        f"{RECEIPTS}/audit.json",
+        *files,
+        *(RUN.format(**run) + ".json" for run in before),
+    ]
 
 
 def training_recipe(wildcards):
@@ -75,7 +80,7 @@ rule predict:
     params:
         recipe=lambda wildcards: stages.recipe("predict", PLAN.config, task=wildcards.task),
     shell:
-        "histill predict --config {CONFIG:q} --task {wildcards.task}" + LOGGED
+        "histill predict-stage --config {CONFIG:q} --task {wildcards.task}" + LOGGED
 
 
 rule evaluate:
@@ -83,7 +88,13 @@ rule evaluate:
         f"{RECEIPTS}/predict-{{task}}.json",
     output:
         f"{RESULTS}/evaluation/{{task}}.json",
-        f"{RESULTS}/evaluation/{{task}}.tsv",
+        report(
+            f"{RESULTS}/evaluation/{{task}}.tsv",
+            caption="../report/evaluation.rst",
+            category="Evaluation",
+            subcategory="{task}",
+            labels={"what": "table"},
+        ),
     log:
         f"{RESULTS}/logs/evaluate-{{task}}.log",
     benchmark:

@@ -1,4 +1,8 @@
-"""Folds on patients: stratified, or published ones from a file; and the inner split for model selection."""
+"""Folds on patients: stratified, or published ones from a file; and the inner split for model selection.
+
+What a patient's number is in place of a fold: -1 in no fold (never trained on and never scored, but predicted), -2
+external (never trained on, scored by the models of every fold).
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,15 @@ import numpy as np
 from histill.cohort import fold_file
 from histill.errors import ConfigError
 
+OUTSIDE, EXTERNAL = -1, -2
 
-def assign(patients: list[str], strata: list[str], *, n: int, seed: int) -> dict[str, int]:
+
+def generator_of(seed: int, repeat: int) -> np.random.Generator:
+    """Random numbers of a repeat of the partition."""
+    return np.random.default_rng([seed, repeat] if repeat else seed)
+
+
+def assign(patients: list[str], strata: list[str], *, n: int, seed: int, repeat: int = 0) -> dict[str, int]:
     """Fold 0..n-1 of every patient, each stratum spread evenly.
 
     Parameters
@@ -20,15 +31,12 @@ def assign(patients: list[str], strata: list[str], *, n: int, seed: int) -> dict
     strata
         What to balance, one text a patient (labels joined; 'none' without an outcome).
     """
-    generator = np.random.default_rng(seed)
+    generator = generator_of(seed, repeat)
     order = generator.permutation(len(patients))
     ids = sorted(zip(patients, strata, strict=True))
     shuffled = sorted((ids[index] for index in order), key=lambda pair: pair[1])
     # Dealing the strata one after the other keeps fold sizes and every stratum's shares within one patient.
     return dict(sorted((patient, position % n) for position, (patient, _) in enumerate(shuffled)))
-
-
-OUTSIDE = -1  # in no fold: never trained on and never scored, but predicted
 
 
 def from_file(path: str | Path, patients: list[str], *, labelled: set[str]) -> dict[str, int]:

@@ -65,6 +65,14 @@ class Sheets:
         """Patients of the slide sheet and of the clinical sheet."""
         return {slide.patient_id for slide in self.slides.values()} | self.clinical.rows.keys()
 
+    def sites(self) -> dict[str, str]:
+        """Site of each patient of which it is known: of the clinical sheet, else of the first slide that names one."""
+        found: dict[str, str] = {}
+        for slide in self.slides.values():
+            if slide.site:
+                found.setdefault(slide.patient_id, slide.site)
+        return found | {patient: row["site"] for patient, row in self.clinical.rows.items() if row.get("site")}
+
 
 def load(config: dict[str, Any]) -> Sheets:
     """Sheets of a complete config, checked; raises `ConfigError` with every problem found.

@@ -8,6 +8,7 @@ from typing import Any
 
 from histill.batches import collect
 from histill.cohort import folds as splitting
+from histill.cohort.assignment import Assignment, assign, stratum
 from histill.cohort.sheets import Sheets, strangers
 from histill.cohort.tasks import Task
 from histill.errors import HistillError
@@ -26,25 +27,29 @@ def run(*, sheets: Sheets, config: dict[str, Any], results: str | Path) -> dict[
     usable = {patient: sorted(s for s, state in slides.get(patient, {}).items() if state == OK) for patient in patients}
 
     warnings.extend(_missing_outcomes(usable, sheets))
-    assignment = _folds(patients, sheets, config)
+    assignment = assign(patients, sheets, config["folds"])
+    warnings.extend(assignment.warnings)
+    sites = sheets.sites()
     table = {
         "patient_id": patients,
         "n_slides": [len(usable[patient]) for patient in patients],
         "slides": [usable[patient] for patient in patients],
         "has_slide": [bool(usable[patient]) for patient in patients],
         "has_rna": [patient in with_rna for patient in patients],
-        "site": _sites(patients, sheets),
-        "fold": [assignment[patient] for patient in patients],
+        "site": [sites.get(patient) for patient in patients],
+        "fold": [assignment.folds[patient][0] for patient in patients],
     }
     for task in sheets.tasks.values():
         table.update(_labels(task, patients, sheets))
     folds = {
-        "n": max(assignment.values(), default=-1) + 1,
-        "source": config["folds"]["file"] or f"stratified by outcome, seed {config['folds']['seed']}",
-        "assignment": assignment,
+        "n": assignment.n,
+        "repeats": assignment.repeats,
+        "source": assignment.source,
+        "assignment": assignment.folds,
+        "sites": assignment.sites,
         "classes": {name: _classes(task, sheets) for name, task in sheets.tasks.items()},
         "validation": {
-            name: _validation(task, patients, usable, assignment, sheets, config) for name, task in sheets.tasks.items()
+            name: _validation(task, usable, assignment, sheets, config) for name, task in sheets.tasks.items()
         },
     }
     folder = results / "cohort"
@@ -127,34 +132,6 @@ def _missing_outcomes(usable: dict[str, list[str]], sheets: Sheets) -> Iterator[
             yield f"task '{task.name}': {what} among the patients with a usable slide"
 
 
-def _sites(patients: list[str], sheets: Sheets) -> list[str | None]:
-    """Site of each patient: of the clinical sheet, else of the patient's first slide in the sheet that names one."""
-    of_slides: dict[str, str] = {}
-    for slide in sheets.slides.values():
-        if slide.site:
-            of_slides.setdefault(slide.patient_id, slide.site)
-    return [sheets.clinical.rows.get(patient, {}).get("site") or of_slides.get(patient) for patient in patients]
-
-
-def _stratum(patient: str, tasks: list[Task], sheets: Sheets) -> str:
-    """Class names and event indicators of the tasks, joined."""
-    parts = []
-    for task in tasks:
-        label = task.label(sheets.clinical.rows.get(patient))
-        parts.append("none" if label is None else label if task.type == "classification" else f"event{label[1]}")
-    return "|".join(map(str, parts))
-
-
-def _folds(patients: list[str], sheets: Sheets, config: dict[str, Any]) -> dict[str, int]:
-    options = config["folds"]
-    if options["file"]:
-        rows = sheets.clinical.rows
-        labelled = {p for p in patients if any(task.label(rows.get(p)) is not None for task in sheets.tasks.values())}
-        return splitting.from_file(options["file"], patients, labelled=labelled)
-    strata = [_stratum(patient, list(sheets.tasks.values()), sheets) for patient in patients]
-    return splitting.assign(patients, strata, n=options["n"], seed=options["seed"])
-
-
 def _labels(task: Task, patients: list[str], sheets: Sheets) -> dict[str, list]:
     labels = [task.label(sheets.clinical.rows.get(patient)) for patient in patients]
     if task.type == "classification":
@@ -169,20 +146,20 @@ def _classes(task: Task, sheets: Sheets) -> list[str]:
     return sorted({label for row in sheets.clinical.rows.values() if (label := task.label(row)) is not None})
 
 
-def _validation(task, patients, usable, assignment, sheets, config) -> dict[str, list[str]]:
+def _validation(
+    task: Task, usable: dict[str, list[str]], assignment: Assignment, sheets: Sheets, config: dict[str, Any]
+) -> dict[str, list[str]]:
     """Inner validation patients by fold, drawn from labelled training patients with a slide."""
     chosen = {}
-    for fold in range(max(assignment.values(), default=-1) + 1):
+    for fold in range(assignment.n):
         training = [
             patient
-            for patient in patients
-            if assignment[patient] not in (fold, splitting.OUTSIDE)
-            and usable[patient]
-            and task.label(sheets.clinical.rows.get(patient)) is not None
+            for patient in assignment.training(fold)
+            if usable[patient] and task.label(sheets.clinical.rows.get(patient)) is not None
         ]
         chosen[str(fold)] = splitting.inner_split(
             training,
-            [_stratum(patient, [task], sheets) for patient in training],
+            [stratum(patient, [task], sheets) for patient in training],
             fraction=config["training"]["validation_fraction"],
             seed=config["folds"]["seed"] + fold,
         )

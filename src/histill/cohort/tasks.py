@@ -65,7 +65,7 @@ class Task:
 
     def covers(self, row: dict[str, str]) -> bool:
         """Whether the task is of the patient of a clinical row (see `where`)."""
-        return all(column in row and any(_same(row[column], v) for v in values) for column, values in self.where)
+        return all(column in row and any(same_cell(row[column], v) for v in values) for column, values in self.where)
 
     def label(self, row: dict[str, str] | None) -> str | tuple[float, int] | None:
         """Class name, or (time, event), of a clinical row; None where it is not known or the task is of others."""
@@ -97,7 +97,7 @@ class Task:
         return None if text is None or self._is_code(text) else text
 
     def _is_code(self, text: str) -> bool:
-        return any(_same(text, code) for code in self.missing_codes)
+        return any(same_cell(text, code) for code in self.missing_codes)
 
     def _verdict(self, row: dict[str, str]) -> Verdict:
         return self.rule.verdict({marker: self._cell(row, column) for marker, column in self.rule.columns.items()})
@@ -157,7 +157,7 @@ class Task:
             cells = sorted({row[column] for row in clinical.rows.values() if column in row})
             named = ", ".join(cells[:MAX_ROWS_NAMED]) + (", ..." if cells[MAX_ROWS_NAMED:] else "")
             for value in values:
-                if not any(_same(cell, value) for cell in cells):
+                if not any(same_cell(cell, value) for cell in cells):
                     yield f"{at}, and no patient has {value!r} there; it holds {named or 'no value'}"
 
     def _absent(self, clinical: Clinical, column: str) -> str:
@@ -268,7 +268,7 @@ class Task:
         return problems
 
 
-def _same(text: str, value: float | str) -> bool:
+def same_cell(text: str, value: float | str) -> bool:
     """Whether a cell holds a value of the config: the same number, or the same word in upper or lower case."""
     return text.casefold() == value.casefold() if isinstance(value, str) else _number(text) == value
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from histill.cohort.folds import OUTSIDE
+from histill.cohort import folds as numbers
 from histill.cohort.glioma import Rule
 from histill.cohort.tasks import Task
 from histill.data.bags import BagReader
@@ -22,7 +22,7 @@ from histill.data.subset import random_stream
 from histill.errors import HistillError
 from histill.provenance import keep_secret, read_json
 
-TRAIN, VALIDATION, TEST, UNLABELLED = "train", "validation", "test", "unlabelled"
+TRAIN, VALIDATION, TEST, EXTERNAL, UNLABELLED = "train", "validation", "test", "external", "unlabelled"
 SCALING_ROWS = 256  # tiles a patient that scaling is fitted on
 
 
@@ -34,6 +34,8 @@ class Cohort:
     ----------
     patients
         Columns of `cohort/patients.parquet` by name.
+    folds
+        `cohort/folds.json`.
     bags
         Reader of the feature stores.
     expression
@@ -80,11 +82,18 @@ class Cohort:
         time = self.value(patient, f"time:{task.name}")
         return None if time is None else (time, self.value(patient, f"event:{task.name}"))
 
+    def tested_in(self, patient: str, fold: int) -> int:
+        """Fold that tests a patient in the repeat of a fold (`histill.cohort.folds.OUTSIDE`, `EXTERNAL`: in none)."""
+        return self.folds["assignment"][patient][fold * self.folds["repeats"] // self.folds["n"]]
+
     def split(self, task: Task, fold: int, patient: str) -> str:
-        """train, validation, test or unlabelled: what a patient is to the models of a fold."""
-        if self.label(task, patient) is None or self.value(patient, "fold") < 0:
+        """train, validation, test, external or unlabelled: what a patient is to the models of a fold."""
+        tested = self.tested_in(patient, fold)
+        if self.label(task, patient) is None or tested == numbers.OUTSIDE:
             return UNLABELLED
-        if self.value(patient, "fold") == fold:
+        if tested == numbers.EXTERNAL:
+            return EXTERNAL
+        if tested == fold:
             return TEST
         return VALIDATION if patient in self.folds["validation"][task.name][str(fold)] else TRAIN
 
@@ -99,14 +108,14 @@ class Cohort:
         )
 
     def select_unlabelled(self, fold: int, split: str, *, share: float, slide: bool, rna: bool) -> list[str]:
-        """Patients of the other folds that have the wanted modalities, whatever is known of outcomes; sorted.
+        """Patients of the repeat's other folds that have the wanted modalities, with or without an outcome; sorted.
 
         A `share` of them, and one at least, is the validation split.
         """
         patients = [
             patient
             for patient in self.patients["patient_id"]
-            if self.value(patient, "fold") not in (fold, OUTSIDE)
+            if self.tested_in(patient, fold) not in (fold, numbers.OUTSIDE, numbers.EXTERNAL)
             and (self.value(patient, "has_slide") or not slide)
             and (self.value(patient, "has_rna") or not rna)
         ]
@@ -122,7 +131,7 @@ class Cohort:
         own = [
             patient
             for patient in self.patients["patient_id"]
-            if self.value(patient, "has_rna") and self.value(patient, "fold") != fold
+            if self.value(patient, "has_rna") and self.tested_in(patient, fold) not in (fold, numbers.EXTERNAL)
         ]
         hidden = set(sorted(own, key=lambda patient: _lot(seed, patient))[: round(share * len(own))])
         rows = zip(self.patients["patient_id"], self.patients["has_rna"], strict=True)

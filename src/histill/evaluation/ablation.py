@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from histill.errors import ConfigError, HistillError
+from histill.evaluation import horizons
+from histill.evaluation.estimates import Estimate
 from histill.evaluation.predictions import Model, read_outcomes, read_predictions
-from histill.evaluation.scoring import METRICS, Estimate, counts, score
+from histill.evaluation.scoring import METRICS, counts, score
 from histill.evaluation.stage import FEW_EVENTS
 from histill.methods import ablation
 from histill.methods.train import run_folder
@@ -18,9 +20,9 @@ from histill.provenance import atomic_file, write_json
 FULL = "full"
 _NOTE = (
     "Teachers are compared on the test patients that all of them predicted, students on those that all students did. "
-    "Differences are full model minus variant on the same patients: above 0 the part helps (below 0 for the Brier "
-    "score, where less is better). Intervals are percentiles of {draws} bootstrap resamples of patients within folds, "
-    "the same for all rows. They do not cover training again: add seeds to see that."
+    "Differences are full model minus variant on the same patients: above 0 the part helps (below 0 for Brier scores, "
+    "where less is better; a calibration slope is best at 1). Intervals are percentiles of {draws} bootstrap resamples "
+    "of patients within folds, the same for all rows. They do not cover training again: add seeds to see that."
 )
 
 
@@ -75,7 +77,8 @@ def run(*, task: str, config: dict[str, Any], results: str | Path) -> dict[str, 
                 f"task '{task}': there is no test patient with a known outcome that every {role} predicted",
                 mend=f"check cohort/patients.parquet for patients with the outcome and {arms[0].inputs}",
             )
-        scores = score(models, common, outcomes, seeds, options["bootstrap"], options["seed"])
+        times = horizons.choose(outcomes, options["horizons"], models) if kind == "survival" else None
+        scores = score(models, common, outcomes, seeds, options["bootstrap"], options["seed"], times)
         patients[role] = {"inputs": arms[0].inputs, "redrawn": scores.redrawn, **counts(common, outcomes)}
         for row, arm in zip(rows, arms, strict=True):
             shared = row["name"] != FULL and arm.folder == arms[0].folder

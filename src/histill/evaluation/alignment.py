@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from histill.errors import HistillError
-from histill.evaluation.intervals import resample
-from histill.evaluation.predictions import MEND_STALE, Outcomes, Predictions, read_table
-from histill.evaluation.scoring import Estimate
+from histill.evaluation.estimates import Estimate
+from histill.evaluation.metrics import weighted_mean
+from histill.evaluation.predictions import MEND_STALE, Outcomes, Predictions, describe_folds, read_table
+from histill.evaluation.sampling import Sample
 from histill.methods.extras import EMBEDDINGS
 
 RECALLS = (1, 5, 10)
@@ -63,6 +64,8 @@ def run(
         if all((fold, number) in read for number in seeds)
     }
     folds = {fold: members for fold, members in folds.items() if len(members) > 1}
+    always = dict.fromkeys(folds, lambda weights: np.ones(len(weights), dtype=bool))
+    sample = Sample.draw(folds, always, draws, seed)
     directions = {}
     for name, (asks, answers) in DIRECTIONS.items():
         by_fold = {
@@ -74,7 +77,7 @@ def run(
         }
         directions[name] = {
             key: {
-                **_estimate(by_fold, key, seeds, draws, seed).plain(confidence),
+                **_estimate(by_fold, key, seeds, sample).plain(confidence),
                 "chance": float(np.mean([_chance(key, len(members)) for members in folds.values()])) if folds else None,
             }
             for key in (*(f"recall{k}" for k in RECALLS), "mean_rank")
@@ -82,7 +85,7 @@ def run(
     return {
         "model": model.name,
         "method": model.method,
-        "n": sum(map(len, folds.values())),
+        "n": len(set().union(*folds.values())),
         "folds": [{"fold": fold, "n": len(members)} for fold, members in folds.items()],
         "directions": directions,
     }
@@ -113,17 +116,13 @@ def _measure(query: np.ndarray, gallery: np.ndarray) -> dict[str, np.ndarray]:
     return {**recalls, "mean_rank": 1 + nearer + tied / 2}
 
 
-def _estimate(
-    by_fold: dict[int, list[dict[str, np.ndarray]]], key: str, seeds: list[int], draws: int, seed: int
-) -> Estimate:
+def _estimate(by_fold: dict[int, list[dict[str, np.ndarray]]], key: str, seeds: list[int], sample: Sample) -> Estimate:
     if not by_fold:
         return Estimate()
     values = {fold: np.stack([own[key] for own in by_seed]) for fold, by_seed in by_fold.items()}  # [S, N]
-    total = np.zeros(draws)
+    total = np.zeros(len(next(iter(sample.weights.values()))) - 1)
     for fold, value in values.items():
-        size = value.shape[1]
-        weights, _ = resample(size, draws, np.random.default_rng([seed, fold]), lambda drawn: np.ones(len(drawn), bool))
-        total += weights @ value.mean(0) / size
+        total += weighted_mean(value.mean(0), sample.weights[fold][1:])
     return Estimate(
         folds={fold: float(value.mean()) for fold, value in values.items()},
         seeds={
@@ -153,11 +152,10 @@ def _read(path: Path, outcomes: Outcomes, fold: int) -> dict[str, dict[str, np.n
     for patient, split, slide, rna in zip(*(table[name] for name in columns), strict=True):
         if split not in ("train", "validation", "test"):
             continue
-        own = outcomes.fold.get(patient)
-        if (split == "test") != (own == fold):
+        if (split == "test") != outcomes.tests(fold, patient):
+            own = describe_folds(outcomes.assignment.get(patient))
             raise HistillError(
-                f"{path}: patient '{patient}' is in its {split} split but belongs to fold {own}; "
-                f"the file is of fold {fold}",
+                f"{path}: patient '{patient}' is in its {split} split but belongs to {own}; the file is of fold {fold}",
                 mend=MEND_STALE,
             )
         if split != "test":

@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 
 from histill.errors import HistillError
+from histill.evaluation.estimates import Estimate
+from histill.evaluation.horizons import Horizons
 from histill.evaluation.predictions import (
     MEND_STALE,
     Model,
     Outcomes,
     Predictions,
     check_value,
+    describe_folds,
     output_columns,
     read_table,
 )
-from histill.evaluation.scoring import Estimate, Scores, by_fold, counts, score
+from histill.evaluation.scoring import METRICS, Scores, counts, score
 from histill.methods.extras import FEW_SHOT
 
 _MEND = "delete it and run again: snakemake evaluate"
@@ -63,6 +66,7 @@ def run(
     draws: int,
     seed: int,
     confidence: float,
+    horizons: Horizons | None = None,
 ) -> dict[str, Any] | None:
     """Score the few-shot probes that lie beside the predictions of some models.
 
@@ -72,6 +76,8 @@ def run(
         Predictions of the models, which are those of the probes of all training patients.
     draws, seed
         Of the bootstrap.
+    horizons
+        Times at which survival is scored.
 
     Returns
     -------
@@ -91,26 +97,25 @@ def run(
         return None
     found = [read_probes(results, task, model, outcomes) for model in probed]
     patients = set.intersection(*(model.patients() for model in probed))
-    folds = list(by_fold(patients, outcomes))
+    folds = [fold for fold, tested in outcomes.tested.items() if not patients.isdisjoint(tested)]
     every = sorted(set().union(*(probes.test for probes in found)))
     complete = {shots: [probes.draws(shots, folds, seeds) for probes in found] for shots in every} if folds else {}
     usable = {shots: own for shots, own in complete.items() if None not in own}
     for shots in usable:
-        patients &= set.intersection(*(_predicted(probes, shots) for probes in found))
-    sampling = {"draws": draws, "seed": seed}
+        patients &= set.intersection(*(_predicted(probes, shots, outcomes) for probes in found))
+    sampling = {"draws": draws, "seed": seed, "horizons": horizons}
+    keys = [metric.key for metric in METRICS[outcomes.type]]
     full = score(probed, patients, outcomes, seeds, **sampling)
     entries: dict[str, Any] = {
-        name: {"full": {key: estimate.plain(confidence) for key, estimate in by_metric.items()}, "shots": []}
+        name: {"full": {key: by_metric[key].plain(confidence) for key in keys}, "shots": []}
         for name, by_metric in full.estimates.items()
     }
     for shots, own in usable.items():
         for probes, drawn in zip(found, own, strict=True):
             columns = [(number, draw) for number in seeds for draw in drawn]
             scores = _score(probes, shots, columns, patients, outcomes, sampling)
-            metrics = {
-                key: _plain(estimate, columns, confidence)
-                for key, estimate in scores.estimates[probes.model.name].items()
-            }
+            estimates = scores.estimates[probes.model.name]
+            metrics = {key: _plain(estimates[key], columns, confidence) for key in keys}
             entries[probes.model.name]["shots"].append({"shots": shots, "draws": len(drawn), "metrics": metrics})
     return {
         "note": _NOTE.format(group=_GROUPS[outcomes.type]),
@@ -149,10 +154,11 @@ def read_probes(results: Path, task: str, full: Predictions, outcomes: Outcomes)
             values = np.column_stack([np.asarray(table[name], dtype=np.float64) for name in columns])
             rows = zip(table["patient_id"], table["shots"], table["draw"], values, strict=True)
             for patient, shots, draw, value in rows:
-                if outcomes.fold.get(patient) != fold:
+                if not outcomes.tests(fold, patient):
+                    own = describe_folds(outcomes.assignment.get(patient))
                     raise HistillError(
-                        f"{path}: patient '{patient}' belongs to fold {outcomes.fold.get(patient)}, not {fold}; "
-                        "the probe may have been fitted to the patient",
+                        f"{path}: patient '{patient}' belongs to {own}, not {fold}; the probe may have been fitted to "
+                        "the patient",
                         mend=MEND_STALE,
                     )
                 check_value(value, f"{path}: patient '{patient}'", outcomes.type)
@@ -170,12 +176,11 @@ def _path(results: Path, task: str, model: Model, fold: int, seed: int) -> Path:
     return model.path(results, task, fold, seed).with_name(FEW_SHOT)
 
 
-def _predicted(probes: Probes, shots: int) -> set[str]:
-    """Patients that every draw of every seed predicted."""
-    by_draw: dict[tuple[int, int], set[str]] = {}
-    for (_, seed, draw), rows in probes.test[shots].items():
-        by_draw.setdefault((seed, draw), set()).update(rows)
-    return set.intersection(*by_draw.values())
+def _predicted(probes: Probes, shots: int, outcomes: Outcomes) -> set[str]:
+    """Patients that every draw of every seed predicted, in every fold that tests them."""
+    runs = probes.test[shots]
+    lacking = {p for (fold, _, _), rows in runs.items() for p in outcomes.tested[fold] if p not in rows}
+    return set().union(*runs.values()) - lacking
 
 
 def _score(

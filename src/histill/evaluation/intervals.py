@@ -1,4 +1,4 @@
-"""Bootstrap over patients: resamples as counts, percentile intervals."""
+"""Bootstrap over patients: resamples as counts, percentile intervals, p values."""
 
 from __future__ import annotations
 
@@ -41,3 +41,13 @@ def percentile_interval(values: np.ndarray, confidence: float) -> tuple[float, f
     outside = (1.0 - confidence) / 2.0
     low, high = np.quantile(values, [outside, 1.0 - outside])
     return float(low), float(high)
+
+
+def two_sided_p(values: np.ndarray) -> float:
+    """Two-sided p value that 0 is the truth of a statistic with bootstrap values [B].
+
+    It is 1 − the confidence of the widest percentile interval that leaves 0 out: twice the smaller share of resamples
+    on one side of 0, with one added to both counts so that it is never 0 (Davison & Hinkley 1997, §4.4, §5.4).
+    """
+    below, above = (values <= 0).sum() + 1, (values >= 0).sum() + 1
+    return float(min(1.0, 2.0 * min(below, above) / (len(values) + 1)))

@@ -1,4 +1,4 @@
-"""Metrics under patient weights: one call scores every resample of a bootstrap.
+"""Ranking and classification under patient weights: one call scores every resample of a bootstrap.
 
 A bootstrap resample is a vector of counts, so a rank statistic over pairs (i, j) is a quadratic form in it: the pair
 matrix of a fold is built once and each resample costs one product. Weights of one give the plain metric.
@@ -51,7 +51,7 @@ def concordance(comparable: np.ndarray, risk: np.ndarray, weights: np.ndarray) -
     difference = risk[:, None] - risk[None, :]
     tied = np.abs(difference) <= TIED_RISK
     credit = comparable * np.where(tied, 0.5, difference > 0)
-    return _ratio(_quadratic(weights, credit, weights), _quadratic(weights, comparable, weights))
+    return ratio(quadratic(weights, credit, weights), quadratic(weights, comparable, weights))
 
 
 def auc(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -70,15 +70,51 @@ def auc(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> n
     -----
     Averaged over the classes present (with weight) beside at least one other; NaN with a single class.
     """
-    classes = range(probabilities.shape[1]) if probabilities.shape[1] > 2 else (1,)
     areas = []
-    for index in classes:
+    for index in scored_classes(probabilities):
         positive = labels == index
         score = probabilities[:, index]
         credit = np.heaviside(score[positive][:, None] - score[~positive][None, :], 0.5)
         inside, outside = weights[:, positive], weights[:, ~positive]
-        areas.append(_ratio(_quadratic(inside, credit, outside), inside.sum(1) * outside.sum(1)))
-    return _mean_defined(np.stack(areas))
+        areas.append(ratio(quadratic(inside, credit, outside), inside.sum(1) * outside.sum(1)))
+    return mean_defined(np.stack(areas))
+
+
+def scored_classes(probabilities: np.ndarray) -> range:
+    """Classes that are told from the rest: all of them, or of two classes [N, 2] the second alone."""
+    count = probabilities.shape[1]
+    return range(count) if count > 2 else range(1, 2)
+
+
+def average_precision(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Average precision, Σ (R_k − R_k−1) P_k over the thresholds; macro average as in `auc`, NaN with a single class.
+
+    Shapes as in `auc`. Chance is the share of the class. As `sklearn.metrics.average_precision_score`.
+    """
+    values = []
+    for index in scored_classes(probabilities):
+        order = np.argsort(-probabilities[:, index], kind="stable")
+        score, positive = probabilities[order, index], labels[order] == index
+        last = np.append(score[:-1] != score[1:], True)  # of patients with one score
+        called = np.cumsum(weights[:, order], axis=1)[:, last]
+        found = np.cumsum(weights[:, order] * positive, axis=1)[:, last]
+        precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
+        area = (np.diff(found, axis=1, prepend=0.0) * precision).sum(1)
+        several = (found[:, -1] > 0) & (found[:, -1] < called[:, -1])
+        values.append(np.where(several, ratio(area, found[:, -1]), np.nan))
+    return mean_defined(np.stack(values))
+
+
+def f1(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Macro F1: mean over the classes that are present or predicted, the most probable class being the prediction.
+
+    Shapes as in `auc`; NaN with a single class present. As `sklearn.metrics.f1_score(average="macro")`.
+    """
+    classes = np.arange(probabilities.shape[1])
+    predicted, truth = probabilities.argmax(1)[:, None] == classes, labels[:, None] == classes
+    sizes = weights @ truth.astype(np.float64)
+    value = ratio(2 * (weights @ (predicted & truth)), sizes + weights @ predicted.astype(np.float64))
+    return np.where((sizes > 0).sum(1) > 1, mean_defined(value.T), np.nan)
 
 
 def balanced_accuracy(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -88,9 +124,9 @@ def balanced_accuracy(labels: np.ndarray, probabilities: np.ndarray, weights: np
     """
     hit = probabilities.argmax(1) == labels
     present = np.arange(probabilities.shape[1]) == labels[:, None]
-    recall = _ratio(weights @ (hit[:, None] & present), weights @ present)
+    recall = ratio(weights @ (hit[:, None] & present), weights @ present)
     several = np.isfinite(recall).sum(1) > 1
-    return np.where(several, _mean_defined(recall.T), np.nan)
+    return np.where(several, mean_defined(recall.T), np.nan)
 
 
 def brier(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -100,7 +136,7 @@ def brier(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) ->
     """
     truth = np.arange(probabilities.shape[1]) == labels[:, None]
     error = ((probabilities - truth) ** 2).sum(1) * (0.5 if probabilities.shape[1] == 2 else 1.0)
-    return _ratio(weights @ error, weights.sum(1))
+    return ratio(weights @ error, weights.sum(1))
 
 
 def roc_curve(labels: np.ndarray, probabilities: np.ndarray, grid: np.ndarray) -> np.ndarray | None:
@@ -108,9 +144,8 @@ def roc_curve(labels: np.ndarray, probabilities: np.ndarray, grid: np.ndarray) -
 
     None where no class can be told from the others, as with a single class.
     """
-    classes = range(probabilities.shape[1]) if probabilities.shape[1] > 2 else (1,)
     curves = []
-    for index in classes:
+    for index in scored_classes(probabilities):
         positive = labels == index
         if not positive.any() or positive.all():
             continue
@@ -121,15 +156,23 @@ def roc_curve(labels: np.ndarray, probabilities: np.ndarray, grid: np.ndarray) -
     return np.mean(curves, axis=0) if curves else None
 
 
-def _quadratic(left: np.ndarray, matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
+def quadratic(left: np.ndarray, matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Σ_ij left_i matrix_ij right_j of each row of weights: [B, N], [N, M], [B, M] -> [B]."""
     return ((left @ matrix.astype(np.float64)) * right).sum(1)
 
 
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Quotient; NaN where the denominator is not above 0."""
     return np.divide(numerator, denominator, out=np.full(np.shape(numerator), np.nan), where=denominator > 0)
 
 
-def _mean_defined(values: np.ndarray) -> np.ndarray:
+def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean of patients' values [N] or [N, T]: [B] or [B, T]."""
+    total = weights.sum(1)
+    return (weights @ values) / (total if values.ndim == 1 else total[:, None])
+
+
+def mean_defined(values: np.ndarray) -> np.ndarray:
     """Mean over the first axis of what is not NaN."""
     defined = np.isfinite(values)
-    return _ratio(np.where(defined, values, 0.0).sum(0), defined.sum(0))
+    return ratio(np.where(defined, values, 0.0).sum(0), defined.sum(0))

@@ -1,8 +1,7 @@
-"""The evaluation stage: test predictions of all models of a task -> metrics, paired differences, curves."""
+"""The evaluation stage: test predictions of all models of a task -> metrics, comparisons, curves, subgroups."""
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -10,52 +9,71 @@ import numpy as np
 
 from histill.cohort.tasks import Task
 from histill.errors import HistillError
-from histill.evaluation import alignment, few_shot, metrics
-from histill.evaluation.predictions import Outcomes, Predictions, expected_models, read_outcomes, read_predictions
-from histill.evaluation.scoring import METRICS, Scores, by_fold, counts, score
-from histill.evaluation.survival_curves import risk_groups, risk_margin
-from histill.provenance import atomic_file, write_json
-
-TEACHER, STUDENT = "disentangled teacher", "disentangled student"
-# Differences decided on before any number was seen: (a, b, what a - b tells).
-COMPARISONS = (
-    (STUDENT, "wsi-only", "value of distillation"),
-    (TEACHER, "linear-both", "value of the deep multi-modal model"),
-    (STUDENT, "abmil", "student against attention pooling"),
-    (STUDENT, "linear-slide", "student against the linear model on slides"),
-    (TEACHER, STUDENT, "what is lost without the transcriptome"),
-    ("mirror student", "wsi-only", "pre-training and distillation against labels alone"),
-    ("mirror slide", "linear-slide", "value of the pre-trained slide encoder"),
-    ("mirror student", "mirror slide", "value of distillation from the fused probe"),
-    ("mirror fused", "linear-both", "value of the pre-trained encoders of both"),
-    ("msrl student", "msrl slide", "value of borrowed genes"),
-    ("msrl student", "wsi-only", "borrowed genes against labels alone"),
-    ("msrl both", "msrl student", "what is lost without the transcriptome"),
-    ("msrl student", "linear-slide", "student against the linear model on slides"),
+from histill.evaluation import (
+    alignment,
+    calibration,
+    decision_curves,
+    few_shot,
+    horizons,
+    metrics,
+    roc,
+    subgroups,
+    survival_curves,
+    table,
 )
+from histill.evaluation.comparisons import compare
+from histill.evaluation.external import external_cohorts
+from histill.evaluation.horizons import Horizons
+from histill.evaluation.predictions import (
+    Model,
+    Outcomes,
+    Predictions,
+    expected_models,
+    read_outcomes,
+    read_predictions,
+)
+from histill.evaluation.scoring import METRICS, Scores, horizon_key, score
+from histill.evaluation.sets import patients_and_metrics
+from histill.provenance import write_json
+
 FEW_EVENTS = 30  # below, a C-index interval spans most of what is plausible
-_ROC_GRID = np.linspace(0.0, 1.0, 51)
 _NOTES = {
-    "survival": "Harrell's C-index of the test patients is computed for each fold and seed, since risks of different "
-    "models are not comparable, then averaged over seeds and folds with equal weights.",
-    "classification": "AUC (with more than two classes the macro average of one against the rest), balanced accuracy "
-    "and Brier score of the test patients are computed for each fold and seed, then averaged over seeds and folds with "
-    "equal weights.",
+    "survival": "Metrics of the test patients are computed for each fold and seed, since risks of different models are "
+    "not comparable, then averaged over seeds and folds with equal weights. The C-index is Harrell's; Uno's weighs its "
+    "pairs by the inverse probability of censoring (IPCW) until the last horizon. The time-dependent AUC is the "
+    "cumulative/dynamic one, its mean over horizons weighted by the events between them. The integrated Brier score is "
+    "the mean of the IPCW Brier score from the first to the last horizon. Censoring is that of the training patients "
+    "of the fold.",
+    "classification": "AUC and average precision (with more than two classes the macro average of one against the "
+    "rest), balanced accuracy, macro F1 and Brier score of the test patients are computed for each fold and seed, then "
+    "averaged over seeds and folds with equal weights. Average precision rises with the share of a class and is higher "
+    "in small folds than in large ones: it compares models on the same patients. The calibration slope is of the test "
+    "patients of all folds together.",
 }
 _INTERVAL_NOTE = (
     " Intervals are percentiles of {draws} bootstrap resamples of patients within folds; the same resamples serve all "
     "models and seeds, so differences are paired. They tell how far another sample of patients could move the number "
-    "with the trained models as they are; they do not cover training again on other patients."
+    "with the trained models as they are; they do not cover training again on other patients.{repeats} P values of "
+    "differences are two-sided: DeLong's for the AUC of two classes where each patient is tested once, else from the "
+    "bootstrap; corrected by Holm over the differences of one metric."
 )
-_KAPLAN_MEIER_NOTE = (
-    "A test patient is of high risk when the risk lies above the median risk of the training patients of the same "
-    "fold's model; with several seeds the distances from that median, in training standard deviations, are averaged. "
-    "Folds are pooled; the p value is of the log-rank test."
-)
+_REPEATS = " A patient is drawn equally often in every repeat, so repeats do not make intervals narrower."
 
 
 def run(*, task: str, config: dict[str, Any], results: Path) -> dict[str, Any]:
     """Score every model of a task on its test patients and write `evaluation/<task>.json` and `.tsv`.
+
+    Arguments, result and errors are those of `evaluate`.
+    """
+    results = Path(results)
+    report = evaluate(task=task, config=config, results=results)
+    table.write(results / "evaluation" / f"{task}.tsv", report)
+    write_json(results / "evaluation" / f"{task}.json", report)
+    return report
+
+
+def evaluate(*, task: str, config: dict[str, Any], results: Path, models: list[Model] | None = None) -> dict[str, Any]:
+    """Score models of a task on its test patients.
 
     Parameters
     ----------
@@ -64,11 +82,13 @@ def run(*, task: str, config: dict[str, Any], results: Path) -> dict[str, Any]:
     config
         Complete config (`histill.config.load`).
     results
-        Results folder with `cohort/` and the predictions of all models that `methods.run` asks for.
+        Results folder with `cohort/` and the predictions of the models.
+    models
+        Those that `methods.run` asks for where it is None.
 
     Returns
     -------
-    What is written as JSON; undefined values are None.
+    What `run` writes as JSON; undefined values are None.
 
     Raises
     ------
@@ -77,8 +97,55 @@ def run(*, task: str, config: dict[str, Any], results: Path) -> dict[str, Any]:
     """
     results = Path(results)
     options, kind, seeds = config["evaluation"], config["tasks"][task]["type"], list(config["seeds"])
+    confidence = options["confidence"]
     outcomes = read_outcomes(results, task, kind)
-    models = [read_predictions(results, task, model, outcomes, seeds) for model in expected_models(config)]
+    wanted = expected_models(config) if models is None else models
+    read = [read_predictions(results, task, model, outcomes, seeds) for model in wanted]
+    _check(read, task)
+    definition = Task.from_config(task, config["tasks"][task])
+    unit = horizons.unit(definition.columns[0]) if kind == "survival" else ""
+    times = horizons.choose(outcomes, options["horizons"], read) if kind == "survival" else Horizons()
+    sampling = {"seeds": seeds, "draws": options["bootstrap"], "seed": options["seed"]}
+    common = set.intersection(*(model.patients() for model in read))
+    own = {model.model.name: score([model], model.patients(), outcomes, **sampling, horizons=times) for model in read}
+    paired = score(read, common, outcomes, **sampling, horizons=times) if common else None
+    sample, folds = (paired.sample, paired.patients) if paired else (None, {})
+    repeats = _REPEATS if outcomes.repeats > 1 else ""
+    report = {
+        "task": task,
+        "type": kind,
+        "columns": definition.sources(),
+        "classes": list(outcomes.classes),
+        "folds": outcomes.folds,
+        "repeats": outcomes.repeats,
+        "seeds": seeds,
+        "bootstrap": options["bootstrap"],
+        "confidence": confidence,
+        "note": _NOTES[kind] + _INTERVAL_NOTE.format(draws=options["bootstrap"], repeats=repeats),
+        "metrics": [vars(metric) for metric in METRICS[kind]],
+        "warnings": _warnings(read, common, folds, outcomes) + _left_out(paired, outcomes),
+        "models": [
+            {"name": m.model.name, "method": m.model.method, "stage": m.model.stage, "inputs": m.model.inputs}
+            for m in read
+        ],
+        "paired": patients_and_metrics(paired, outcomes, confidence),
+        "own": {name: patients_and_metrics(scores, outcomes, confidence) for name, scores in own.items()},
+        "comparisons": compare(paired, read, outcomes, seeds, confidence),
+        "calibration": calibration.calibrate(read, sample, outcomes, times, seeds, confidence, unit),
+        "decision_curves": decision_curves.decide(read, sample, outcomes, times, seeds, unit),
+        "subgroups": subgroups.describe(read, common, outcomes, config, results, times, sampling),
+        "external": external_cohorts(read, outcomes, config, results, times, sampling),
+    }
+    if kind == "survival":
+        report["horizons"] = _at_horizons(paired, times, unit, confidence)
+        report["kaplan_meier"] = survival_curves.curves(read, folds, outcomes, seeds, confidence)
+    else:
+        report["roc"] = roc.curves(read, folds, outcomes, seeds)
+    probing = {**sampling, "confidence": confidence}
+    return report | _pretrained(results, task, read, outcomes, probing, times if kind == "survival" else None)
+
+
+def _check(models: list[Predictions], task: str) -> None:
     for model in models:
         if not model.patients():
             raise HistillError(
@@ -86,136 +153,48 @@ def run(*, task: str, config: dict[str, Any], results: Path) -> dict[str, Any]:
                 mend="check cohort/patients.parquet for patients with the outcome and "
                 f"{model.model.inputs}, or take '{model.model.method}' out of methods.run",
             )
-    sampling = {"seeds": seeds, "draws": options["bootstrap"], "seed": options["seed"]}
-    common = set.intersection(*(model.patients() for model in models))
-    own = {model.model.name: score([model], model.patients(), outcomes, **sampling) for model in models}
-    paired = score(models, common, outcomes, **sampling) if common else None
-    report = {
-        "task": task,
-        "type": kind,
-        "columns": Task.from_config(task, config["tasks"][task]).sources(),
-        "classes": list(outcomes.classes),
-        "folds": outcomes.folds,
-        "seeds": seeds,
-        "bootstrap": options["bootstrap"],
-        "confidence": options["confidence"],
-        "note": _NOTES[kind] + _INTERVAL_NOTE.format(draws=options["bootstrap"]),
-        "metrics": [vars(metric) for metric in METRICS[kind]],
-        "warnings": _warnings(models, common, outcomes),
-        "models": [
-            {"name": m.model.name, "method": m.model.method, "stage": m.model.stage, "inputs": m.model.inputs}
-            for m in models
-        ],
-        "paired": _set(paired, outcomes, options["confidence"]),
-        "own": {name: _set(scores, outcomes, options["confidence"]) for name, scores in own.items()},
-        "comparisons": _comparisons(paired, outcomes, options["confidence"]),
-    }
-    if kind == "survival":
-        report["kaplan_meier"] = _kaplan_meier(models, common, outcomes, seeds, options["confidence"])
-    else:
-        report["roc"] = _roc(models, common, outcomes, seeds)
-    report |= _pretrained(results, task, models, outcomes, {**sampling, "confidence": options["confidence"]})
-    _write_table(results / "evaluation" / f"{task}.tsv", report)
-    write_json(results / "evaluation" / f"{task}.json", report)
-    return report
 
 
 def _pretrained(
-    results: Path, task: str, models: list[Predictions], outcomes: Outcomes, options: dict[str, Any]
+    results: Path,
+    task: str,
+    models: list[Predictions],
+    outcomes: Outcomes,
+    options: dict[str, Any],
+    times: Horizons | None,
 ) -> dict[str, Any]:
     """What only models on pre-trained encoders have: `few_shot` and `alignment`, where their files are."""
-    probes = few_shot.run(results, task, models, outcomes, **options)
+    probes = few_shot.run(results, task, models, outcomes, **options, horizons=times)
     aligned = [alignment.run(results, task, model, outcomes, **options) for model in models]
     found = {"note": alignment.NOTE, "models": [entry for entry in aligned if entry]}
     return ({"few_shot": probes} if probes else {}) | ({"alignment": found} if found["models"] else {})
 
 
-def _set(scores: Scores | None, outcomes: Outcomes, confidence: float) -> dict[str, Any]:
-    """Patients and metrics of one set of patients."""
-    if scores is None:
-        return {**counts(set(), outcomes), "folds": [], "redrawn": 0, "models": {}}
-    patients = {patient for members in scores.patients.values() for patient in members}
-    return {
-        **counts(patients, outcomes),
-        "folds": [{"fold": fold, **counts(set(members), outcomes)} for fold, members in scores.patients.items()],
-        "redrawn": scores.redrawn,
-        "models": {
-            name: {key: estimate.plain(confidence) for key, estimate in by_metric.items()}
-            for name, by_metric in scores.estimates.items()
-        },
-    }
-
-
-def _comparisons(paired: Scores | None, outcomes: Outcomes, confidence: float) -> list[dict[str, Any]]:
-    """Differences a - b on the patients every model predicted."""
-    if paired is None:
-        return []
-    found = []
-    for first, second, meaning in COMPARISONS:
-        if first not in paired.estimates or second not in paired.estimates:
-            continue
-        for metric in METRICS[outcomes.type]:
-            a, b = paired.estimates[first][metric.key], paired.estimates[second][metric.key]
-            named = {"a": first, "b": second, "meaning": meaning, "metric": metric.key}
-            found.append({**named, **(a - b).plain(confidence)})
-    return found
-
-
-def _kaplan_meier(
-    models: list[Predictions], patients: set[str], outcomes: Outcomes, seeds: list[int], confidence: float
-) -> dict[str, Any]:
-    """Curves on the patients every model predicted."""
-    folds = by_fold(patients, outcomes)
-    order = [patient for members in folds.values() for patient in members]
-    if not order:
-        return {"note": _KAPLAN_MEIER_NOTE, "models": {}}
-    time, event = np.array([outcomes.values[patient] for patient in order], dtype=np.float64).T
-    curves = {}
-    for predictions in models:
-        margins = [
-            np.mean(
-                [
-                    risk_margin(
-                        np.array([predictions.test[fold, seed][patient][0] for patient in members]),
-                        predictions.training_risk[fold, seed],
-                    )
-                    for seed in seeds
-                ],
-                axis=0,
-            )
-            for fold, members in folds.items()
+def _at_horizons(paired: Scores | None, times: Horizons, unit: str, confidence: float) -> dict[str, Any]:
+    """AUC and Brier score at each horizon, on the patients every model predicted."""
+    estimates = paired.estimates if paired else {}
+    by_model = {
+        name: [
+            {"time": t, **{key: own[horizon_key(key, t)].plain(confidence) for key in ("auc", "brier")}}
+            for t in times.times
         ]
-        curves[predictions.model.name] = risk_groups(event, time, np.concatenate(margins), confidence)
-    return {"note": _KAPLAN_MEIER_NOTE, "models": curves}
+        for name, own in estimates.items()
+    }
+    return {"times": list(times.times), "unit": unit, "note": times.note, "models": by_model}
 
 
-def _roc(models: list[Predictions], patients: set[str], outcomes: Outcomes, seeds: list[int]) -> dict[str, Any]:
-    """ROC curves on the patients every model predicted: true-positive rate averaged over folds, seeds and classes."""
-    folds = by_fold(patients, outcomes)
-    curves = {}
-    for predictions in models:
-        rates = []
-        for fold, members in folds.items():
-            labels = np.array([outcomes.values[patient] for patient in members])
-            for seed in seeds:
-                outputs = np.stack([predictions.test[fold, seed][patient] for patient in members])
-                rates.append(metrics.roc_curve(labels, outputs, _ROC_GRID))
-        rates = [rate for rate in rates if rate is not None]
-        if rates:
-            curves[predictions.model.name] = np.mean(rates, axis=0).round(5).tolist()
-    return {"false_positive_rate": _ROC_GRID.round(5).tolist(), "true_positive_rate": curves}
-
-
-def _warnings(models: list[Predictions], common: set[str], outcomes: Outcomes) -> list[str]:
+def _warnings(
+    models: list[Predictions], common: set[str], folds: dict[int, list[str]], outcomes: Outcomes
+) -> list[str]:
     found = []
     if not common:
         found.append("no patient was predicted by every model, so models are not compared")
     elif outcomes.type == "survival":
-        events = counts(common, outcomes)["events"]
+        events = sum(outcomes.values[patient][1] for patient in common)
         if events < FEW_EVENTS:
             found.append(f"{events} events among the {len(common)} compared patients: intervals will be wide")
     for fold in outcomes.folds:
-        values = [outcomes.values[patient] for patient in common if outcomes.fold[patient] == fold]
+        values = [outcomes.values[patient] for patient in folds.get(fold, [])]
         if outcomes.type == "classification" and len(set(values)) < 2:
             found.append(
                 f"fold {fold}: the compared patients are of fewer than two classes; left out of AUC and accuracy"
@@ -233,45 +212,27 @@ def _warnings(models: list[Predictions], common: set[str], outcomes: Outcomes) -
     return found
 
 
+def _left_out(paired: Scores | None, outcomes: Outcomes) -> list[str]:
+    """Folds that cannot be scored for a metric beyond those without a comparable pair or a second class."""
+    if paired is None or not paired.estimates:
+        return []
+    primary, *others = METRICS[outcomes.type]
+    found = []
+    for metric in others:
+        folds: dict[int, list[str]] = {}
+        for name, by_metric in paired.estimates.items():
+            folds_of = by_metric[metric.key].folds if by_metric[metric.key].pooled is None else {}
+            for fold, value in folds_of.items():
+                if np.isnan(value) and np.isfinite(by_metric[primary.key].folds[fold]):
+                    folds.setdefault(fold, []).append(name)
+        for fold, names in folds.items():
+            whose = "" if len(names) == len(paired.estimates) else f" of {', '.join(names)}"
+            found.append(f"fold {fold}: {metric.name}{whose} is not defined; left out")
+    return found
+
+
 def _comparable(values: list[tuple[float, int]]) -> bool:
     if not values:
         return False
     time, event = np.array(values, dtype=np.float64).T
     return bool(metrics.comparable_pairs(event, time).any())
-
-
-def _write_table(path: Path, report: dict[str, Any]) -> None:
-    """Flat table: one row a set of patients, model (or difference), metric and fold (`mean`: over all folds)."""
-    inputs = {model["name"]: model["inputs"] for model in report["models"]}
-    sets = [("paired", report["paired"]), *(("own", entry) for entry in report["own"].values())]
-    rows = [
-        (kind, name, inputs[name], key, estimate, entry)
-        for kind, entry in sets
-        for name, by_metric in entry["models"].items()
-        for key, estimate in by_metric.items()
-    ]
-    if "few_shot" in report:
-        rows += [
-            ("few-shot", f"{name}, {shots}", inputs[name], key, estimate, report["few_shot"])
-            for name, shots, metrics_of in few_shot.table_rows(report["few_shot"])
-            for key, estimate in metrics_of.items()
-        ]
-    rows += [
-        ("difference", f"{entry['a']} - {entry['b']}", "", entry["metric"], entry, report["paired"])
-        for entry in report["comparisons"]
-    ]
-    with atomic_file(path) as part, open(part, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle, delimiter="\t", lineterminator="\n")
-        writer.writerow(["task", "set", "model", "inputs", "metric", "fold", "n", "events", "value", "low", "high"])
-        for kind, name, needs, key, estimate, entry in rows:
-            head = [report["task"], kind, name, needs, key]
-            counts = {fold["fold"]: fold for fold in entry["folds"]}
-            bounds = [estimate["value"], estimate["low"], estimate["high"]]
-            writer.writerow([*head, "mean", entry["n"], entry.get("events"), *map(_text, bounds)])
-            for fold in estimate["folds"]:
-                count = counts[fold["fold"]]
-                writer.writerow([*head, fold["fold"], count["n"], count.get("events"), _text(fold["value"]), "", ""])
-
-
-def _text(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"

@@ -6,6 +6,40 @@ from typing import Any
 
 import numpy as np
 
+from histill.evaluation.predictions import Outcomes, Predictions
+
+_NOTE = (
+    "A test patient is of high risk when the risk lies above the median risk of the training patients of the same "
+    "fold's model; with several seeds or repeats the distances from that median, in training standard deviations, are "
+    "averaged. Folds are pooled; the p value is of the log-rank test."
+)
+
+
+def curves(
+    models: list[Predictions],
+    folds: dict[int, list[str]],
+    outcomes: Outcomes,
+    seeds: list[int],
+    confidence: float,
+) -> dict[str, Any]:
+    """`note`, and `models`: name -> `risk_groups`, each patient of the folds once."""
+    order = list(dict.fromkeys(patient for members in folds.values() for patient in members))
+    if not order:
+        return {"note": _NOTE, "models": {}}
+    time, event = np.array([outcomes.values[patient] for patient in order], dtype=np.float64).T
+    found = {}
+    for predictions in models:
+        margins: dict[str, list[float]] = {patient: [] for patient in order}
+        for fold, members in folds.items():
+            for seed in seeds:
+                risk = np.array([predictions.test[fold, seed][patient][0] for patient in members])
+                own = risk_margin(risk, predictions.training_risk[fold, seed])
+                for patient, margin in zip(members, own, strict=True):
+                    margins[patient].append(margin)
+        mean = np.array([np.mean(margins[patient]) for patient in order])
+        found[predictions.model.name] = risk_groups(event, time, mean, confidence)
+    return {"note": _NOTE, "models": found}
+
 
 def risk_margin(risk: np.ndarray, training_risk: np.ndarray) -> np.ndarray:
     """Distance [N] of test risks from the median training risk of the same model, in its training standard deviations.

@@ -107,7 +107,11 @@ def _part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
 
 # Kind of model -> module below `histill.methods`, and the class in it, of its network.
 _NETWORKS = {
+    "meanpool": ("baselines.meanpool", "MeanPool"),
     "abmil": ("baselines.abmil", "ABMIL"),
+    "transmil": ("transmil", "TransMIL"),
+    "snn": ("baselines.snn", "SNN"),
+    "mcat": ("baselines.mcat", "MCAT"),
     "mirror": ("mirror.model", "MIRROR"),
     "mirror-slide": ("mirror.probe", "Probe"),
     "mirror-rna": ("mirror.probe", "Probe"),

@@ -54,9 +54,14 @@ def probabilities(logits: Tensor, survival: bool) -> Tensor:
     return torch.sigmoid(logits) if survival else torch.softmax(logits, dim=-1)
 
 
+def survival(hazards: Tensor) -> Tensor:
+    """Survival [B, C] at the end of each interval, S_j = Π_{i≤j} (1 − h_i)."""
+    return torch.cumprod(1 - hazards, dim=-1)
+
+
 def risk(hazards: Tensor) -> Tensor:
-    """Risk [B] = −Σ_j S_j with survival S_j = Π_{i≤j} (1 − h_i); rises with every hazard."""
-    return -torch.cumprod(1 - hazards, dim=-1).sum(dim=-1)
+    """Risk [B] = −Σ_j S_j; rises with every hazard."""
+    return -survival(hazards).sum(dim=-1)
 
 
 def survival_loss(hazards: Tensor, interval: Tensor, event: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from histill.provenance import atomic_file, digest, file_digest, read_json, writ
 from histill.stages import MODELS, READS, model_recipe, predictors, recipe
 
 PREDICTIONS = "predictions.parquet"
+SURVIVAL = "s:"  # columns of survival probabilities; the rest of the name is the time
 MAPPED = ("disentangled", "student")
 BORROWING = ("msrl", "msrl-slide", "msrl-both")  # a training patient must not borrow from its own row
 CASE = "case"
@@ -28,12 +29,18 @@ EXTRAS = ("mirror-slide", "mirror-rna", "mirror-fused", "msrl")  # kinds that sa
 
 
 def run(
-    *, task: str, config: dict[str, Any], results: str | Path, variant: str | None = None, log=print
+    *,
+    task: str,
+    config: dict[str, Any],
+    results: str | Path,
+    variant: str | None = None,
+    receipt_name: str | None = None,
+    log=print,
 ) -> dict[str, Any]:
     """Write `predictions.parquet` beside every checkpoint of the task, or of a `variant` of the ablation alone.
 
     The distilled student's first seed also leaves its maps (`histill.methods.maps`) of the test patients, so that every
-    patient is mapped once. Returns the receipt.
+    patient is mapped once. Returns the receipt, which lies below `receipts/` under `receipt_name`, if that is given.
 
     Raises
     ------
@@ -85,7 +92,8 @@ def run(
             place = folder.relative_to(results).as_posix()
             outputs |= {f"{place}/{name}": value for name, value in read_json(marker)["outputs"].items()}
     receipt = {"stage": "predict", "task": task, "recipe": recipe("predict", config, task=task), "outputs": outputs}
-    write_json(results / "receipts" / f"predict-{task}{f'.{variant}' if variant else ''}.json", receipt)
+    name = receipt_name or f"predict-{task}{f'.{variant}' if variant else ''}.json"
+    write_json(results / "receipts" / name, receipt)
     return receipt
 
 
@@ -132,7 +140,8 @@ def predict(
 
     A patient with a slide but no valid tile at any magnification of the model is left out, and named in the log.
     `imputed_genes`, of models that read transcriptomes, counts a patient's genes that were not measured and stand at
-    the training mean.
+    the training mean. `risk` orders patients; `s:<time>` columns hold their probability to be free of the event beyond
+    the end of each interval that has one, in units of the time column.
     """
     needs = READS[checkpoint.kind]
     patients = sorted(
@@ -148,9 +157,9 @@ def predict(
         if bare:
             log(f"not predicted, as there is no valid tile of them: {', '.join(bare)}")
     if not checkpoint.arguments:
-        values = _predict_linear(checkpoint, cohort, patients)
+        values, curves = _predict_linear(checkpoint, cohort, patients)
     else:
-        values = _predict_network(checkpoint, cohort, patients, device)
+        values, curves = _predict_network(checkpoint, cohort, patients, device)
     table: dict[str, list] = {
         "patient_id": patients,
         "split": [cohort.split(task, fold, patient) for patient in patients],
@@ -160,6 +169,8 @@ def predict(
         table["imputed_genes"] = cohort.expression.imputed(patients, checkpoint.expression)
     if task.type == "survival":
         table["risk"] = values[:, 0].tolist()
+        ends = checkpoint.labels.edges.tolist()
+        table.update({f"{SURVIVAL}{end!r}": curves[:, index].tolist() for index, end in enumerate(ends)})
     else:
         table.update({f"p:{name}": values[:, index].tolist() for index, name in enumerate(checkpoint.labels.classes)})
     return table
@@ -238,31 +249,42 @@ def _move(value, device):
     return {k: _move(v, device) for k, v in value.items()} if isinstance(value, dict) else value.to(device)
 
 
-def _predict_network(checkpoint: Checkpoint, cohort: Cohort, patients: list[str], device: str) -> np.ndarray:
+def _predict_network(
+    checkpoint: Checkpoint, cohort: Cohort, patients: list[str], device: str
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Risks [I, 1] and survival [I, E] at the ends of the intervals, or class probabilities [I, C] and None."""
     import torch
 
-    from histill.methods.outputs import fuse, risk
+    from histill.methods.outputs import fuse, risk, survival
     from histill.methods.slides import mean_over_slides
 
     outputs = network_outputs(checkpoint, cohort, patients, device=device)
-    survival = checkpoint.labels.task.type == "survival"
+    of_time = checkpoint.labels.task.type == "survival"
     rule = checkpoint.arguments.get("magnifications", "mean")
-    fused = fuse(outputs["logits"], outputs["present"], survival, rule=rule)
+    fused = fuse(outputs["logits"], outputs["present"], of_time, rule=rule)
     present = torch.stack(list(outputs["present"].values())).any(dim=0)
     patient = torch.from_numpy(bags_of(checkpoint, cohort, patients).patient)
     fused = mean_over_slides(fused, present, patient)
-    return (risk(fused).unsqueeze(1) if survival else fused).double().numpy()
+    if not of_time:
+        return fused.double().numpy(), None
+    return risk(fused).unsqueeze(1).double().numpy(), survival(fused)[:, :-1].double().numpy()
 
 
-def _predict_linear(checkpoint: Checkpoint, cohort: Cohort, patients: list[str]) -> np.ndarray:
+def _predict_linear(
+    checkpoint: Checkpoint, cohort: Cohort, patients: list[str]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """As `_predict_network`, of models that are no network."""
     from histill.methods.baselines.linear import LinearModel
 
     inputs = linear_inputs(cohort, patients, READS[checkpoint.kind], checkpoint.expression)
     if checkpoint.kind == "retrieval":
         from histill.methods.baselines.retrieval import RetrievalModel
 
-        return RetrievalModel.from_state(checkpoint.weights).predict(inputs, cases=cohort.codes(patients))
-    return LinearModel.from_state(checkpoint.weights).predict(inputs)
+        model, own = RetrievalModel.from_state(checkpoint.weights), {"cases": cohort.codes(patients)}
+    else:
+        model, own = LinearModel.from_state(checkpoint.weights), {}
+    curves = model.survival(inputs, **own) if checkpoint.labels.task.type == "survival" else None
+    return model.predict(inputs, **own), curves
 
 
 def _write(path: Path, table: dict[str, list]) -> None:

@@ -31,7 +31,11 @@ _TRAINERS = {
     "msrl": "msrl.training:student",
     "msrl-slide": "msrl.training:student",
     "msrl-both": "msrl.training:both",
-    "abmil": "baselines.training:abmil",
+    "meanpool": "baselines.networks:meanpool",
+    "abmil": "baselines.networks:abmil",
+    "transmil": "baselines.networks:transmil",
+    "snn": "baselines.networks:snn",
+    "mcat": "baselines.networks:mcat",
     "retrieval": "baselines.training:retrieval",
     "linear-slide": "baselines.training:linear",
     "linear-rna": "baselines.training:linear",
@@ -143,7 +147,8 @@ def _train(run: FoldRun) -> tuple[Checkpoint, dict[str, Any]]:
 def _without_labels(cohort: Cohort, chosen_by: str | None) -> str:
     """Digest of what a stage without labels reads of the cohort: outcomes of another task train nothing again."""
     labels = [f"label:{chosen_by}"] if chosen_by else []
-    return digest({name: cohort.patients[name] for name in ("patient_id", "slides", "has_rna", "fold", *labels)})
+    columns = {name: cohort.patients[name] for name in ("patient_id", "slides", "has_rna", *labels)}
+    return digest({**columns, "assignment": cohort.folds["assignment"]})
 
 
 def _cohorts(config: dict[str, Any], method: str) -> str | None:

@@ -6,6 +6,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from histill.cohort.folds import EXTERNAL, OUTSIDE
 from histill.cohort.tasks import Task
 from histill.provenance import read_json
 
@@ -37,20 +38,26 @@ def cohort_facts(results: Path, tasks: dict[str, Any]) -> dict[str, Any] | None:
         "neither": pairs.count((False, False)),
         "several_slides": sum(count > 1 for count in table["n_slides"]),
         "sites": len({site for site in table["site"] if site is not None}),
-        "folds": _folds(table["fold"]),
-        "source": read_json(results / "cohort" / "folds.json")["source"],
+        "folds": _folds(read_json(results / "cohort" / "folds.json")),
         "outcomes": [_outcome(name, options, table) for name, options in tasks.items()],
         "warnings": read_json(receipt).get("warnings", []) if receipt.exists() else [],
     }
 
 
-def _folds(folds: list[int]) -> dict[str, Any]:
-    sizes = [folds.count(fold) for fold in sorted(set(folds)) if fold >= 0]
+def _folds(document: dict[str, Any]) -> dict[str, Any]:
+    """Folds of one partition and their sizes over all repeats, and patients that none of them tests or trains on."""
+    assignment = list(document["assignment"].values())
+    repeats = document["repeats"]
+    numbers = [fold for own in assignment for fold in own]
+    sizes = [numbers.count(fold) for fold in range(document["n"])]
     return {
-        "n": len(sizes),
+        "n": document["n"] // repeats,
+        "repeats": repeats,
+        "source": document["source"],
         "smallest": min(sizes, default=0),
         "largest": max(sizes, default=0),
-        "outside": folds.count(-1),
+        "outside": sum(OUTSIDE in own for own in assignment),
+        "external": sum(EXTERNAL in own for own in assignment),
     }
 
 

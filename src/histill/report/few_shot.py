@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from histill.evaluation.few_shot import table_rows
+from histill.report.wording import number
 
 
 def few_shot_facts(report: dict[str, Any]) -> dict[str, Any] | None:
@@ -17,7 +18,7 @@ def few_shot_facts(report: dict[str, Any]) -> dict[str, Any] | None:
 
     Returns
     -------
-    `n` patients, `note`, `warnings`, `figure` (SVG data URI), and `models`: [(name, [(shots, estimates)])], where
+    `n` patients, `note`, `warnings`, `figure` (`uri`, `alt`), and `models`: [(name, [(shots, estimates)])], where
     estimates are in the order of the report's metrics and the last row is of all training patients.
     """
     if "few_shot" not in report:
@@ -33,6 +34,15 @@ def few_shot_facts(report: dict[str, Any]) -> dict[str, Any] | None:
         "n": found["n"],
         "note": found["note"],
         "warnings": found["warnings"],
-        "figure": pretraining_figures.few_shot(report),
+        "figure": {"uri": pretraining_figures.few_shot(report), "alt": _said(models, report["metrics"][0]["name"])},
         "models": list(models.items()),
     }
+
+
+def _said(models: dict[str, list], metric: str) -> str:
+    """The first metric of every model by shots, in words."""
+    lines = [
+        f"{name} " + ", ".join(f"{number(estimates[0]['value'])} at {shots}" for shots, estimates in rows)
+        for name, rows in models.items()
+    ]
+    return f"{metric} over the number of training patients: {'; '.join(lines)}."

@@ -11,6 +11,7 @@ import numpy as np
 from histill.evaluation.predictions import Model
 from histill.methods.extras import NEIGHBOURS
 from histill.methods.train import runs
+from histill.report.wording import number, plural
 from histill.stages import predictors
 
 MOST_PATIENTS = 10
@@ -22,7 +23,7 @@ def neighbour_facts(task: str, config: dict[str, Any], results: Path) -> list[di
 
     Returns
     -------
-    `model`; `n` test patients; `figure` of their abstention scores (SVG data URI); `median`; `farthest`, how many have
+    `model`; `n` test patients; `figure` of their abstention scores (`uri`, `alt`); `median`; `farthest`, how many have
     a score of 1; `lenders`, how many cases a patient borrows from (`median`, `low`, `high`); `hub`, the largest share
     of a fold's patients that borrow from one and the same case; `rows` of the patients with the highest scores:
     `patient`, `fold`, `abstention`, `similarity`, `lenders` [(code, weight)], heaviest first.
@@ -62,11 +63,14 @@ def _facts(rows: list[dict[str, Any]]) -> dict[str, Any]:
     scores = [row["abstention"] for row in rows]
     borrowed = [len(row["lenders"]) for row in rows]
     highest = sorted(rows, key=lambda row: (-row["abstention"], row["patient_id"]))[:MOST_PATIENTS]
+    median, farthest = float(np.median(scores)), sum(score >= 1 for score in scores)
+    said = f"median {number(median, 2)}, highest {number(max(scores), 2)}, {farthest} at 1"
+    alt = f"Histogram of the abstention scores of {plural(len(rows), 'test patient')}: {said}."
     return {
         "n": len(rows),
-        "figure": pretraining_figures.abstention(scores),
-        "median": float(np.median(scores)),
-        "farthest": sum(score >= 1 for score in scores),
+        "figure": {"uri": pretraining_figures.abstention(scores), "alt": alt},
+        "median": median,
+        "farthest": farthest,
         "lenders": {"median": float(np.median(borrowed)), "low": min(borrowed), "high": max(borrowed)},
         "hub": _hub(rows),
         "rows": [

@@ -29,7 +29,9 @@ def render(facts: dict[str, Any]) -> str:
         "count": wording.thousands,
         "seconds": wording.duration,
         "p": wording.p_value,
+        "plain_p": wording.plain_p,
         "plural": wording.plural,
         "percent": wording.percent,
+        "direction": wording.direction,
     }
     return environment.get_template("report.html.j2").render(**facts)

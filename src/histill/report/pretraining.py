@@ -12,7 +12,7 @@ from typing import Any
 
 from histill.methods.train import run_folder, runs
 from histill.provenance import read_json
-from histill.report.wording import plural
+from histill.report.wording import number, plural
 from histill.stages import MODELS, PRETRAIN
 
 _PREFIX = "monitor_"
@@ -130,7 +130,7 @@ def pretraining_facts(
 
     Returns
     -------
-    A dict a method: `method`; `runs`; `epochs`, text; `figure`, SVG data URI or None; `monitors`, each `label`,
+    A dict a method: `method`; `runs`; `epochs`, text; `figure` (`uri`, `alt`) or None; `monitors`, each `label`,
     `meaning` and `rows` of what it is `of`, with `first` and `last` (`median`, `low`, `high` over runs), whether it is
     `judged`, and `collapsed`, text; `warnings`; `retrieval`, rows with `task`, `asks`, `finds`, `n`, `estimates`
     (recall@1, 5, 10, mean rank) and `reading`; `note` on them.
@@ -226,10 +226,20 @@ def _monitored(method: str, curves: list[Curve]) -> dict[str, Any]:
     return {
         "runs": len(curves),
         "epochs": plural(lengths[0], "epoch") if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]} epochs",
-        "figure": pretraining_figures.curves(drawn),
+        "figure": {"uri": pretraining_figures.curves(drawn), "alt": _said(method, groups)},
         "monitors": groups[1:],
         "warnings": warnings,
     }
+
+
+def _said(method: str, groups: list[dict[str, Any]]) -> str:
+    """Medians of all curves at the kept epoch, in words."""
+    values = [
+        f"{group['label']}{', ' + row['of'] if row['of'] else ''}, {number(row['last']['median'])}"
+        for group in groups
+        for row in group["rows"]
+    ]
+    return f"Pre-training of {method} over epochs; at the kept epoch: {'; '.join(values)}."
 
 
 def _row(of: str, monitor: Monitor | None, column: str, curves: list[Curve]) -> tuple[dict[str, Any], float | None]:

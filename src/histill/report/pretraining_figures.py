@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from histill.report.figures import BLACK, BLUE, GREEN, MODEL_COLOURS, ORANGE, STYLE, VERMILION, svg
+from histill.report.figures import BLACK, BLUE, GREEN, ORANGE, STYLE, VERMILION, model_style, svg
+from histill.report.forests import drawn_metrics
 
 _SERIES = (VERMILION, BLUE, GREEN, ORANGE)
 _COLUMNS = 4
@@ -60,14 +61,15 @@ def _draw_runs(axes: Axes, own: list[tuple[list[int], list[float]]], colour: str
 
 
 def few_shot(report: dict[str, Any]) -> str:
-    """Metrics over shots, with all training patients at the right end; a line a model, bars are intervals.
+    """The main metrics over shots, with all training patients at the right end; a line a model, bars are intervals.
 
     Parameters
     ----------
     report
         Of `histill.evaluation.stage.run`, with `few_shot`.
     """
-    found, metrics = report["few_shot"], report["metrics"]
+    found = report["few_shot"]
+    metrics = [m for m in drawn_metrics(report) if _has_values(found, m["key"])] or report["metrics"][:1]
     ticks = [*(str(shots) for shots in found["shots"]), "all"]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(1.2 + 2.9 * len(metrics), 2.9), layout="constrained")
@@ -76,8 +78,7 @@ def few_shot(report: dict[str, Any]) -> str:
             for place, (name, entry) in enumerate(found["models"].items()):
                 estimates = [own["metrics"][metric["key"]] for own in entry["shots"]] + [entry["full"][metric["key"]]]
                 shift = 0.09 * (place - (len(found["models"]) - 1) / 2)
-                colour = MODEL_COLOURS.get(name, _SERIES[place % len(_SERIES)])
-                _draw_shots(axes, estimates, shift, colour, name)
+                _draw_shots(axes, estimates, shift, name)
             axes.set_title(metric["name"])
             axes.set_xticks(range(len(ticks)), ticks)
             axes.set_xlim(-0.4, len(ticks) - 0.6)
@@ -89,12 +90,17 @@ def few_shot(report: dict[str, Any]) -> str:
         return svg(figure)
 
 
-def _draw_shots(axes: Axes, estimates: list[dict[str, Any]], shift: float, colour: str, name: str) -> None:
+def _has_values(found: dict[str, Any], key: str) -> bool:
+    return any(entry["full"][key]["value"] is not None for entry in found["models"].values())
+
+
+def _draw_shots(axes: Axes, estimates: list[dict[str, Any]], shift: float, name: str) -> None:
     points = [(x + shift, e) for x, e in enumerate(estimates) if e["value"] is not None]
-    axes.plot([x for x, _ in points], [e["value"] for _, e in points], "o-", color=colour, markersize=4.5, label=name)
+    style = model_style(name)
+    axes.plot([x for x, _ in points], [e["value"] for _, e in points], **style, markersize=4.5, label=name)
     for x, estimate in points:
         if estimate["low"] is not None:
-            axes.plot([x, x], [estimate["low"], estimate["high"]], color=colour, linewidth=1.2, alpha=0.7)
+            axes.plot([x, x], [estimate["low"], estimate["high"]], color=style["color"], linewidth=1.2, alpha=0.7)
 
 
 def abstention(scores: list[float]) -> str:

@@ -15,6 +15,7 @@ from histill.provenance import EMPTY, OK, QUARANTINED, Receipt, read_json
 SLIDE_STAGES = ("inspect", "tissue", "tiles", "features")
 THUMBNAIL_PX = 460
 THUMBNAIL_BYTES = 40_000
+_GROUPS = ("10x", "20x", "slide")  # of a feature store; other counts are no vectors
 _QUALITIES = (82, 70, 58, 45, 35)  # of JPEG, tried in turn until a thumbnail is small enough
 
 
@@ -59,6 +60,19 @@ def slide_facts(results: Path, receipts: dict[str, list[Receipt]]) -> dict[str, 
     """Slide id -> content of its `slide.json`, for slides that could be inspected."""
     inspected = [receipt.slide for receipt in receipts.get("inspect", ()) if receipt.state == OK]
     return {slide: read_json(results / "slides" / slide / "slide.json") for slide in inspected}
+
+
+def feature_facts(receipts: dict[str, list[Receipt]]) -> dict[str, Any] | None:
+    """Vectors by group over all slides, how many tiles could not be read, and the length of a vector."""
+    found = [receipt for receipt in receipts.get("features", ()) if receipt.counts]
+    if not found:
+        return None
+    names = [name for name in _GROUPS if any(name in receipt.counts for receipt in found)]
+    return {
+        "groups": [(name, sum(int(receipt.counts.get(name, 0)) for receipt in found)) for name in names],
+        "unreadable": sum(int(receipt.counts.get("unreadable", 0)) for receipt in found),
+        "dim": found[0].info.get("dim"),
+    }
 
 
 def resolution_table(slides: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from histill.provenance import read_json
+from histill.report.wording import percent, plural
 from histill.transcriptome.stage import SAMPLES
 
 MOST_OUTLIERS = 20
@@ -33,7 +34,7 @@ def transcriptome_facts(results: Path) -> dict[str, Any] | None:
 
 
 def transcriptome_figure(config: dict[str, Any], results: Path) -> dict[str, str] | None:
-    """The picture of the samples as `uri`, and `colours`, what colours them; None where the stage has not run."""
+    """The picture of the samples (`uri`, `alt`) and what `colours` them; None where the stage has not run."""
     table = _samples(results)
     if table is None:
         return None
@@ -42,7 +43,19 @@ def transcriptome_figure(config: dict[str, Any], results: Path) -> dict[str, str
 
     coverage = read_json(results / "receipts" / "transcriptome.json").get("coverage", {})
     name, groups = _groups(config, results, table["patient_id"])
-    return {"uri": svg(expression_figure.draw(table, coverage, groups)), "colours": name}
+    drawn = svg(expression_figure.draw(table, coverage, groups))
+    return {"uri": drawn, "colours": name, "alt": _said(table, coverage)}
+
+
+def _said(table: dict[str, list], coverage: dict[str, dict[str, dict[str, int]]]) -> str:
+    """What the picture shows, in numbers."""
+    apart = sum(bool(why) for why in table["outlier"])
+    measured = [
+        f"{plural(len(sets), f'{space} set')}, {percent(min(shares))} to {percent(max(shares))} of their genes measured"
+        for space, sets in coverage.items()
+        if (shares := [round(found["found"] / found["total"], 2) for found in sets.values()])
+    ]
+    return f"{plural(len(table['sample']), 'sample')}, of which {apart} stand apart; {'; '.join(measured)}."
 
 
 def _samples(results: Path) -> dict[str, list] | None:

@@ -28,12 +28,12 @@ def _rounded(value: float, digits: int) -> float:
     return round(value, digits) + 0.0
 
 
-def interval(estimate: dict[str, Any], *, sign: bool = False) -> str:
+def interval(estimate: dict[str, Any], *, sign: bool = False, digits: int = 3) -> str:
     """`0.123 to 0.456` of an estimate; empty where it has no interval."""
     if estimate["low"] is None:
         return "no interval"
     form = signed if sign else number
-    return f"{form(estimate['low'])} to {form(estimate['high'])}"
+    return f"{form(estimate['low'], digits)} to {form(estimate['high'], digits)}"
 
 
 def thousands(value: float | None) -> str:
@@ -54,8 +54,8 @@ def duration(value: float | None) -> str:
 
 
 def percent(value: float) -> str:
-    """0.95 as `95 %`."""
-    return f"{100 * value:.4g} %"
+    """0.95 as `95 %`, with a space that does not break."""
+    return f"{100 * value:.4g}\u00a0%"
 
 
 def plural(value: int, one: str, many: str | None = None) -> str:
@@ -72,3 +72,34 @@ def verdict(comparison: dict[str, Any], metric: dict[str, Any]) -> str:
         return "no difference shown"
     better = comparison["a"] if (low > 0) == metric["higher_is_better"] else comparison["b"]
     return f"{better} is better"
+
+
+def plain_p(value: float | None) -> str:
+    """A p value as a table cell: `0.030`, `<0.001`, or an en dash where there is none."""
+    return "<0.001" if value is not None and value < 0.001 else number(value)
+
+
+def estimate(found: dict[str, Any] | None, confidence: float | None = None, digits: int = 3) -> str:
+    """`0.59 (0.54 to 0.64)`, with `95 % interval` in the brackets where the confidence is given."""
+    if found is None or found["value"] is None:
+        return "no value"
+    text = number(found["value"], digits)
+    if found["low"] is None:
+        return text
+    said = f"{percent(confidence)} interval " if confidence else ""
+    return f"{text} ({said}{number(found['low'], digits)} to {number(found['high'], digits)})"
+
+
+def listed(items: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
+
+
+def direction(metric: dict[str, Any]) -> str:
+    """What to think of a high value, in brackets; empty where more is better, as one expects."""
+    return {True: "", False: " (less is better)", None: " (1 is best)"}[metric["higher_is_better"]]
+
+
+def inputs(names: str) -> str:
+    """`slide+rna` as `slide and RNA`."""
+    return names.replace("+", " and ").replace("rna", "RNA")

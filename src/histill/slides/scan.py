@@ -40,7 +40,7 @@ def scan(folder: str | Path) -> list[dict[str, str]]:
         raise HistillError(f"{name}: the name is no UTF-8 text, which a slide sheet is", mend="rename the file")
     rows, taken = [], set()
     for path in _one_per_series(visible):
-        slide = _unique(_safe(path.stem), taken)
+        slide = slide_id(path, taken)
         barcode = _TCGA.match(path.stem)
         rows.append(
             {"slide_id": slide, "patient_id": barcode[1].upper() if barcode else slide, "path": path.as_posix()}
@@ -54,6 +54,11 @@ def write_sheet(rows: list[dict[str, str]], path: str | Path) -> None:
     if path.exists():
         raise HistillError(f"{path} exists already", mend="name another file with --out, or move it away")
     write_csv(path, COLUMNS, rows)
+
+
+def slide_id(path: Path, taken: set[str]) -> str:
+    """A slide's id: its file's stem made safe as a file name, numbered where that is `taken`, to which it is added."""
+    return _unique(_safe(path.stem), taken)
 
 
 def _no_text(path: Path) -> bool:

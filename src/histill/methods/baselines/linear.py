@@ -7,7 +7,7 @@ ridge penalty chosen by cross-validation among them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -65,12 +65,16 @@ def _fix_signs(directions: np.ndarray) -> np.ndarray:
 
 @dataclass
 class LinearModel:
-    """Blocks by modality (`slide`, `rna`), coefficients [K, C] and intercepts [C]."""
+    """Blocks by modality (`slide`, `rna`), coefficients [K, C] and intercepts [C].
+
+    `baseline` [E] is the cumulative hazard of a Cox model at the ends of the intervals where the linear predictor is 0.
+    """
 
     blocks: dict[str, Block]
     coefficients: np.ndarray
     intercepts: np.ndarray
     alpha: float
+    baseline: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     @classmethod
     def fit(cls, inputs: dict[str, np.ndarray], labels: Labels, targets: list, options: dict[str, Any]) -> LinearModel:
@@ -95,19 +99,32 @@ class LinearModel:
                 f"task '{labels.task.name}': the linear model does not converge with penalty {alpha:g}",
                 mend="give larger methods.linear.alphas",
             )
-        return cls(blocks, coefficients, intercepts, alpha)
+        baseline = np.zeros(0)
+        if labels.task.type == "survival":
+            time, event = np.array(targets, dtype=np.float64).T
+            baseline = breslow(scores @ coefficients[:, 0], event, time, labels.edges)
+        return cls(blocks, coefficients, intercepts, alpha, baseline)
 
     def predict(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Log hazard ratios [N, 1], or class probabilities [N, C]."""
-        scores = np.hstack([block.transform(inputs[name]) for name, block in self.blocks.items()])
-        linear = scores @ self.coefficients + self.intercepts
+        linear = self._linear(inputs)
         if linear.shape[1] == 1:
             return linear
         exponent = np.exp(linear - linear.max(axis=1, keepdims=True))
         return exponent / exponent.sum(axis=1, keepdims=True)
 
+    def survival(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """Survival [N, E] at the ends of the intervals, S = exp(−H0 · exp(x · β))."""
+        with np.errstate(over="ignore", under="ignore", divide="ignore"):
+            return np.exp(-np.exp(self._linear(inputs) + np.log(self.baseline)))
+
+    def _linear(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        scores = np.hstack([block.transform(inputs[name]) for name, block in self.blocks.items()])
+        return scores @ self.coefficients + self.intercepts
+
     def state(self) -> dict[str, np.ndarray]:
         arrays = {"coefficients": self.coefficients, "intercepts": self.intercepts, "alpha": np.array(self.alpha)}
+        arrays["baseline"] = self.baseline
         for name, block in self.blocks.items():
             arrays |= {f"{name}.{key}": value for key, value in block.state().items()}
         return arrays
@@ -118,7 +135,29 @@ class LinearModel:
         for name in sorted({key.split(".")[0] for key in state if "." in key}, key=("slide", "rna").index):
             own = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
             blocks[name] = Block.from_state(own)
-        return cls(blocks, state["coefficients"], state["intercepts"], float(state["alpha"]))
+        return cls(blocks, state["coefficients"], state["intercepts"], float(state["alpha"]), state["baseline"])
+
+
+def breslow(linear: np.ndarray, event: np.ndarray, time: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Breslow's cumulative baseline hazard of a Cox model.
+
+    Parameters
+    ----------
+    linear
+        [N] linear predictors of the training patients.
+    event, time
+        [N] of the same.
+    at
+        [E] times at which it is wanted.
+
+    Returns
+    -------
+    [E], H0(t) = Σ over events until t of 1 / Σ over those at risk of exp(linear) (Breslow, Biometrics 30:89, 1974).
+    """
+    shift = linear.max()  # keeps the sums finite
+    at_risk = (time[None, :] >= time[:, None]) @ np.exp(linear - shift)
+    steps = np.where(event > 0, np.exp(-shift) / at_risk, 0.0)
+    return (time[None, :] <= at[:, None]) @ steps
 
 
 class _Solver(ABC):

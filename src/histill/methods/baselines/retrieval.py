@@ -65,12 +65,20 @@ class RetrievalModel:
 
     def predict(self, inputs: dict[str, np.ndarray], *, cases: np.ndarray) -> np.ndarray:
         """Log hazard ratios [N, 1], or class probabilities [N, C], of slides; `cases` are the patients' codes [N]."""
+        return self.judge.predict(self._borrowed(inputs, cases))
+
+    def survival(self, inputs: dict[str, np.ndarray], *, cases: np.ndarray) -> np.ndarray:
+        """Survival [N, E] at the ends of the intervals (`LinearModel.survival`)."""
+        return self.judge.survival(self._borrowed(inputs, cases))
+
+    def _borrowed(self, inputs: dict[str, np.ndarray], cases: np.ndarray) -> dict[str, np.ndarray]:
+        """Mean expression of the patients whose slides are most alike."""
         similarity = _unit(self.block.transform(inputs["slide"])) @ self.slides.T
         similarity[cases[:, None] == self.cases[None, :]] = -np.inf
         # Of slides that are equally alike those of the first codes, whatever the order of the cohort.
         order = np.lexsort((np.broadcast_to(self.cases, similarity.shape), -similarity), axis=1)
         nearest = order[:, : min(self.neighbours, len(self.cases) - 1)]
-        return self.judge.predict({"rna": self.expression[nearest].mean(axis=1)})
+        return {"rna": self.expression[nearest].mean(axis=1)}
 
     def state(self) -> dict[str, np.ndarray]:
         return {

@@ -1,4 +1,4 @@
-"""Training of the baselines: linear models on principal components, and attention pooling."""
+"""Training of the baselines that are no networks: linear models on principal components, and retrieval."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from histill.data.expression import ExpressionTransform
-from histill.data.fold import Cohort, Labels, fit_expression, fit_features
+from histill.data.fold import Cohort, Labels, fit_expression
 from histill.methods.baselines.linear import LinearModel
 from histill.methods.baselines.retrieval import RetrievalModel
 from histill.methods.checkpoint import Checkpoint
@@ -57,23 +57,3 @@ def linear_inputs(
     if "rna" in modalities:
         inputs["rna"] = cohort.expression.transformed(patients, expression)[TRANSCRIPTOME]
     return inputs
-
-
-def abmil(run: FoldRun) -> tuple[Checkpoint, dict[str, Any]]:
-    """Attention pooling, trained on the labels alone."""
-    import lightning
-
-    from histill.methods.checkpoint import build_network
-    from histill.methods.module import SupervisedModule
-
-    lightning.seed_everything(run.stream, verbose=False)
-    labels = run.labels()
-    scalers = fit_features(run.cohort, run.training, seed=run.seed, log=run.log)
-    features = {level: len(scaler.mean_) for level, scaler in scalers.items()}
-    arguments = {"features": features, "outputs": labels.outputs, **run.config["methods"]["abmil"]}
-    module = SupervisedModule(build_network(run.kind, arguments), labels, **run.optimiser)
-    training = run.bags(run.training, scalers, labels=labels, limit=run.max_tiles)
-    validation = run.bags(run.validation, scalers, labels=labels)
-    weights, figures = run.fit(module, training, validation)
-    figures = {"patients": len(run.training), **figures}
-    return Checkpoint(run.kind, labels, arguments, weights, scalers, None, {}), figures
