@@ -11,6 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from histill.bundle import card
 from histill.bundle.bundle import Bundle
 from histill.bundle.export import export
 from histill.cli import app
@@ -232,6 +233,17 @@ def test_an_evaluation_of_other_predictions_is_refused(copy):
     write_json(path, evaluation)
     with pytest.raises(HistillError, match="is of other predictions than there are now"):
         run()
+
+
+@pytest.mark.parametrize("licence", ["mit\nevil: 1", "<b>", "", "`mit`"])
+def test_a_licence_is_a_name(trained, tmp_path, licence):
+    known = {"task": "os", "method": "linear-slide", "stage": "train", "out": tmp_path / "b"}
+    with pytest.raises(HistillError, match="is no name of a licence"):
+        export(config=trained["os"], **known, licence=licence)
+
+
+def test_names_of_classes_are_no_html():
+    assert card._cell("a | <script>\n b") == "a \\| &lt;script> b"
 
 
 def test_the_command(copy, tmp_path):

@@ -264,8 +264,9 @@ def test_bundles_of_other_features_are_refused(bundle, painted, tmp_path, key, c
         del about[name]
     about[key] |= change
     manifest.write(folder, about)
-    with pytest.raises(HistillError, match=message):
+    with pytest.raises(HistillError, match=message) as refused:
         slide_run.run(folder, [painted], tmp_path / "out")
+    assert "histill predict BUNDLE SLIDE" not in refused.value.mend  # which is what was asked for
 
 
 def test_what_is_no_bundle_and_no_folder_is_refused(bundle, painted, tmp_path):
@@ -275,6 +276,47 @@ def test_what_is_no_bundle_and_no_folder_is_refused(bundle, painted, tmp_path):
     taken.write_text("")
     with pytest.raises(HistillError, match="is a file"):
         slide_run.run(bundle(), [painted], taken)
+
+
+@pytest.mark.parametrize("name", ["painted.svs", "text.svs"])
+def test_a_name_that_is_no_text_is_shown_with_question_marks(bundle, painted, tmp_path, name):
+    slide = tmp_path / f"\udcff{name}"
+    shutil.copy(painted, slide) if name == "painted.svs" else slide.write_text("no slide")
+    (outcome,) = slide_run.run(bundle(), [slide], tmp_path / "out")
+    assert (outcome.failure is None) == (name == "painted.svs")
+    assert f"?{name}" in slide_run.told(outcome).encode().decode()
+    for path in outcome.folder.glob("*.json"):
+        assert "\\udcff" not in path.read_text(encoding="utf-8")
+
+
+def test_warnings_speak_of_the_option_and_of_the_page(bundle, painted, tmp_path):
+    (outcome,) = slide_run.run(bundle("dx", "meanpool"), [painted], tmp_path, mpp=0.4)
+    texts = " ".join(one["text"] for one in outcome.prediction["warnings"])
+    assert "--mpp 0.4 µm per pixel" in texts
+    assert "sample sheet" not in texts
+    (outcome,) = slide_run.run(bundle("dx", "meanpool"), [painted], tmp_path, mpp=99)
+    assert "--mpp says 99 µm per pixel" in outcome.failure["reason"]
+
+
+@pytest.mark.parametrize("taken", ["one", "one/view.html"])
+def test_what_is_in_the_way_is_named_before_anything_is_read(bundle, tmp_path, taken):
+    place = tmp_path / "out" / taken
+    if taken == "one":
+        place.parent.mkdir()
+        place.write_text("mine")
+    else:
+        place.mkdir(parents=True)
+    with pytest.raises(HistillError, match=f"{taken} is in the way"):
+        slide_run.run(bundle("dx", "meanpool"), [tmp_path / "one.svs"], tmp_path / "out")
+
+
+def test_a_full_disk_is_told(bundle, painted, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "view.html")
+
+    monkeypatch.setattr(slide_files.viewer, "write", full)
+    with pytest.raises(HistillError, match=r"view.html cannot be written: No space left on device\n.*make room"):
+        slide_run.run(bundle("dx", "meanpool"), [painted], tmp_path)
 
 
 def test_a_slide_that_fails_late_leaves_no_halves(bundle, painted, tmp_path, monkeypatch):

@@ -88,6 +88,20 @@ def test_a_missing_magnification_is_left_out():
             own.out_of_distribution(wrong)
 
 
+def test_patients_and_magnifications_without_tiles_do_not_thin_the_distance():
+    draw = cohort(np.random.default_rng(7), 60, 20)
+    means = {"20x": draw()}
+    alone = reference(means)
+    never = reference({"10x": np.full((60, 20), np.nan), **means})
+    row = draw(1)[0] + 5
+    assert never.out_of_distribution({"10x": row, "20x": row}) == alone.out_of_distribution({"20x": row})
+    half = means["20x"].copy()
+    half[::2] = np.nan
+    np.testing.assert_array_equal(
+        Appearance.fit(half).distance(half[1::2]), Appearance.fit(half[1::2]).distance(half[1::2])
+    )
+
+
 def test_too_few_patients_are_refused():
     means = {"10x": np.random.default_rng(0).normal(size=(4, 5))}
     with pytest.raises(HistillError, match="fold tests 2 patients, of 4"):

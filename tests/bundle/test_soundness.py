@@ -18,9 +18,7 @@ from histill.provenance import read_json
 from histill.stages import MODELS
 from tests.bundle.conftest import RUN
 
-MODEL, SCALING, CONFIG = (
-    f"members/0/{name}" for name in ("model.safetensors", "transforms.safetensors", "config.json")
-)
+CONFIG, MODEL, SCALING = (f"members/0/{name}" for name in manifest.MEMBER_FILES)
 NETWORK, LINEAR = ("os", "abmil", "train"), ("os", "linear-slide", "train")
 
 
@@ -39,7 +37,7 @@ def changed(exported, tmp_path) -> Callable[..., Path]:
         else:
             arrays = load_file(folder / name)
             change(arrays)
-            save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, folder / name)
+            save_file({key: np.asarray(value, order="C") for key, value in arrays.items()}, folder / name)
         for key in ("format", "files", "digest"):
             del about[key]
         manifest.write(folder, about)
@@ -74,7 +72,7 @@ def nan(array: np.ndarray) -> np.ndarray:
         (NETWORK, CONFIG, lambda content: content["arguments"].update(evil=1), "evil"),
         (NETWORK, CONFIG, lambda content: content["arguments"]["features"].update({"10x": 5}), "the network reads"),
         (NETWORK, CONFIG, lambda content: [content], "cannot be used"),
-        (NETWORK, CONFIG, lambda content: content["labels"].pop("edges"), "edges"),
+        (NETWORK, CONFIG, lambda content: content["labels"].pop("edges") and None, "edges"),
         (LINEAR, MODEL, put("coefficients", nan), "weights: a value is no finite number"),
         (LINEAR, MODEL, put("coefficients", lambda array: array[:1]), "cannot be used"),
         (LINEAR, MODEL, put("baseline", lambda array: array[:1]), "survival: of shape"),

@@ -67,6 +67,35 @@ def test_the_first_repeat_is_what_one_repeat_is_and_the_others_differ():
     assert columns[0] != columns[1] != columns[2] != columns[0]
 
 
+def test_repeats_that_are_the_same_partition_are_told():
+    own = sheets(24)
+    patients = sorted(own.clinical.rows)
+    for index, row in enumerate(own.clinical.rows.values()):
+        row["site"] = f"s{index // 12}"
+    same = "only 1 of 4 repeats of the folds differ"
+    made = assign(patients, own, options(n=2, repeats=4, sites="preserve"))
+    assert [text for text in made.warnings if same in text]
+    assert assign(patients, own, options(repeats=4)).warnings == []
+
+
+def test_a_site_written_in_two_ways_is_refused():
+    own = sheets(24)
+    for row, name in zip(own.clinical.rows.values(), ["North  Clinic", "north clinic", "A", "B"] * 6, strict=True):
+        row["site"] = name
+    (problem,) = fold_checks.check(config(sites="preserve"), own)
+    assert "sites 'North  Clinic', 'north clinic' differ only in case and blanks" in problem
+
+
+def test_an_external_cohort_without_outcomes_is_told():
+    own = sheets(24, centre=["away" if index < 6 else "here" for index in range(24)])
+    for patient in sorted(own.clinical.rows)[:6]:
+        del own.clinical.rows[patient]["dx"]
+    assert fold_checks.check(config(external={"column": "centre", "values": ["away"]}), own) == []
+    assert [note for note in own.notes if "no external patient" in note] == [
+        "task 'dx': no external patient has an outcome, so none is scored"
+    ]
+
+
 def test_where_the_folds_come_from_is_told():
     own = sheets(cohort=["in"] * 20 + ["out"] * 4)
     patients = sorted(own.clinical.rows)

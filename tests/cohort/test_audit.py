@@ -224,6 +224,21 @@ def test_empty_things_are_no_copies(results):
     assert audit.run(config=config(), results=results)["state"] == "ok"
 
 
+def test_what_is_alike_by_chance_is_no_leak(results):
+    """Features that are zeros, a profile that was not measured, and a panel of a few mutations."""
+    for patient in ("P1a", "P1b"):
+        write_features(results, f"{patient}-1", np.zeros((5, 4)))
+    patients, x, _ = transcriptome.by_patient(results / transcriptome.OUTPUT)
+    x[[patients.index("P1a"), patients.index("P1b")]] = np.nan
+    write_profiles(results, x, patients)
+    assert audit.run(config=config(), results=results)["state"] == "ok"
+    panel = np.arange(5)[np.newaxis] % 2 + np.arange(len(patients))[:, np.newaxis] // 2
+    write_profiles(results, panel.astype(float), patients)
+    receipt = audit.run(config=config(), results=results)
+    assert receipt["state"] == "warned"
+    assert "'P1a' and 'P1b' have one expression profile (of fewer than 10 different values" in receipt["warnings"][0]
+
+
 def test_imported_features_have_no_pictures_and_may_have_no_genes(results):
     for patient in PATIENTS:
         (results / "slides" / f"{patient}-1" / "overview.jpg").unlink()

@@ -22,6 +22,15 @@ def test_fold_numbers_that_are_none(tmp_path, bad):
     assert problems == [f"{tmp_path}/folds.csv, line 4: fold '{bad}' of patient 'P2' is no whole number from 0"]
 
 
+def test_patients_outside_the_cohort_need_no_fold(tmp_path):
+    problems: list[str] = []
+    path = written(tmp_path, [0, 1, "", 1, 0, 1])
+    assert "P2" not in fold_file.read(path, problems, set(PATIENTS) - {"P2"})
+    assert problems == []
+    fold_file.read(path, problems, set(PATIENTS))
+    assert len(problems) == 1
+
+
 def test_whole_numbers_as_pandas_writes_them(tmp_path):
     problems: list[str] = []
     assert fold_file.read(written(tmp_path, ["0.0", "1.0", 0, 1, 0, 1]), problems)["P1"] == 1

@@ -110,8 +110,8 @@ def _interval(estimate: dict[str, Any]) -> str:
 
 
 def _cell(value: Any) -> str:
-    """Text that stays in its cell of a table."""
-    return " ".join(str(value).split()).replace("|", "\\|")
+    """Text that stays in its cell of a table, and is no HTML."""
+    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _duration(seconds: float) -> str:

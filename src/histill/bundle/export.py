@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from histill.stages import MODELS, ModelStage, model_recipe, task_of
 
 # Of what a run says of its checkpoint, what may travel.
 _PROVENANCE = ("method", "stage", "fold", "seed", "recipe", "slides")
+_LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .+-]*")
 # Kinds that read a slide alone, and hold what was measured of single patients.
 _OF_PATIENTS = {"retrieval": "it holds the transcriptomes of its training patients"}
 
@@ -58,6 +60,10 @@ def export(
         evaluated, and where features are of several recipes.
     """
     results, out = Path(config["results"]), Path(out)
+    if not _LICENCE.fullmatch(licence):
+        raise HistillError(
+            f"{licence!r} is no name of a licence", mend="give one as the hub names it, such as cc-by-nc-4.0"
+        )
     node = _stage(config, task, method, stage)
     _check_place(out)
     definition, name = Task.from_config(task, config["tasks"][task]), Model(method, stage).name

@@ -51,7 +51,8 @@ class Appearance:
 
     @classmethod
     def fit(cls, means: np.ndarray) -> Appearance:
-        """Fit on patients [P, F]; NaN, what is not known of a patient, is taken for the centre."""
+        """Fit on patients [P, F]; rows of NaN do not count, and other NaN is taken for the centre."""
+        means = means[np.isfinite(means).any(axis=1)]
         known = np.isfinite(means)
         count = np.maximum(known.sum(axis=0), 1)
         centre = np.where(known, means, 0.0).sum(axis=0) / count
@@ -118,7 +119,8 @@ class Reference:
         Parameters
         ----------
         means
-            Magnification -> mean features [P, F] of patients; rows of NaN where there is no tile.
+            Magnification -> mean features [P, F] of patients; rows of NaN where there is no tile. A magnification that
+            fewer than `FEWEST` training patients of a fold have is left out.
         tested
             Numbers of the patients of each fold.
         outputs
@@ -130,10 +132,16 @@ class Reference:
             Where there are too few patients.
         """
         patients = len(next(iter(means.values())))
+        training = [np.setdiff1d(np.arange(patients), rows) for rows in tested]
+        there = {level: np.isfinite(own).any(axis=1) for level, own in means.items()}
+        means = {
+            level: own
+            for level, own in means.items()
+            if all(np.count_nonzero(there[level][others]) >= FEWEST for others in training)
+        }
         appearances, held = [], []
-        for rows in tested:
-            others = np.setdiff1d(np.arange(patients), rows)
-            if len(others) < FEWEST or not len(rows):
+        for rows, others in zip(tested, training, strict=True):
+            if not means or not len(rows):
                 raise HistillError(
                     f"a fold tests {len(rows)} patients, of {patients}; that is too few for a reference",
                     mend="lower folds.n, or add patients",

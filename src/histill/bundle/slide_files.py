@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ PREDICTION, TILES, TOP_TILES, PAGE = "prediction.json", "tiles.geojson", "top-ti
 PICTURES = tuple(f"{kind}-{level}.png" for kind in (ATTENTION, SHARE) for level in MAGNIFICATIONS)
 NAMES = (PREDICTION, TILES, TOP_TILES, PAGE, *PICTURES)  # all that there can be
 GIVEN = "given with --mpp"
+# The stages' words in warnings and reasons, and those of a command that has no sheet and keeps no overview.
+_WORDS = {r"sample sheet (says )?(?=[\d.]+ µm)": r"--mpp \1", r"else look at overview\.jpg": f"else look at {PAGE}"}
 STAGES = ("inspect", "tissue", "tiles", "features")
 
 
@@ -56,7 +59,7 @@ def write(bundle: Bundle, slide: Slide, work: Path, folder: Path, config: dict[s
         features = {k: v for k, v in mean_features(bags, slide.slide_id).items() if k in bundle.levels}
         told = prediction.describe(bundle, said, bundle.reference.out_of_distribution(features))
         maps = slide_maps(bundle, bags, slide.slide_id, folder=own, device=device)
-    name = Path(slide.path).name
+    name = file_name(slide)
     with _timed(seconds, "pictures"):
         polygons = tissue.polygons
         bounds = np.array([polygon.bounds for polygon in polygons])
@@ -92,10 +95,24 @@ def write(bundle: Bundle, slide: Slide, work: Path, folder: Path, config: dict[s
     return told
 
 
+def file_name(slide: Slide) -> str:
+    """Name of a slide's file as it is shown; bytes that are no text are `?`, as no page or picture can hold them."""
+    return Path(slide.path).name.encode(errors="replace").decode()
+
+
 def portable(value: Any, slide: Slide) -> Any:
     """A value without folders of this machine in its texts, at any depth: the slide by its file's name alone."""
-    path, name = (json.dumps(text)[1:-1] for text in (slide.path, Path(slide.path).name))
-    return redact(json.loads(json.dumps(value).replace(path, name)))
+    text = json.dumps(value, ensure_ascii=False)
+    for pattern, own in _WORDS.items():
+        text = re.sub(pattern, own, text)
+    for path in (slide.path, Path(slide.path).name):
+        text = text.replace(_inside(path), _inside(file_name(slide)))
+    return redact(json.loads(text))
+
+
+def _inside(text: str) -> str:
+    """As it stands within JSON."""
+    return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 @contextmanager

@@ -28,6 +28,7 @@ WORK = ".work"
 # The stages' words for what is to be done, and those of this command.
 _MENDS = {
     r"(run:? )?snakemake( -R \w+| again)": AGAIN,
+    r"; or set slides\.allow_upsampling: true to enlarge its pixels": "",  # the models have seen no enlarged pixels
     r"slides\.time_limit": "--time-limit",
     r"slides\.memory_mb": "--memory-mb",
     r"in the column mpp of the slide sheet": "with --mpp",
@@ -107,18 +108,23 @@ def run(
     limits = {name: value for name, value in limits.items() if value is not None}
     config = stage_config(loaded, limits, weights=weights, device=device)
     rows = _rows(slides, mpp)
+    _check_places(out, rows)
     log(f"{Path(bundle).name}: {loaded.task.name}, {len(loaded.members)} models")
     with _work_folder(out, keep) as work:
-        loaded.check_recipe(_recipe(config, work))
+        _check_recipe(loaded, _recipe(config, work))
         for stage in (inspect, segment, tile):
             stage.run(rows, config=config, results=work)
         extract.run(rows, config=config, results=work, threads=threads)
-        return [_predict(loaded, slide, work, out, config) for slide in rows]
+        try:
+            return [_predict(loaded, slide, work, out, config) for slide in rows]
+        except OSError as error:
+            message = f"{error.filename or out} cannot be written: {error.strerror}"
+            raise HistillError(message, mend="make room, or name another folder with --out") from None
 
 
 def told(outcome: Outcome) -> str:
     """What became of a slide, in lines for a terminal."""
-    name = Path(outcome.slide.path).name
+    name = slide_files.file_name(outcome.slide)
     if outcome.failure:
         lines = [f"{name}: FAILED at {outcome.failure['step']}: {outcome.failure['reason']}"]
         return "\n".join(lines + ([f"  mend: {outcome.failure['mend']}"] if outcome.failure["mend"] else []))
@@ -160,6 +166,16 @@ def stage_config(bundle: Bundle, limits: dict[str, Any], *, weights: str | Path 
     return configuration.complete({**own, "cohort": {}})
 
 
+def _check_recipe(bundle: Bundle, recipe: dict[str, Any]) -> None:
+    try:
+        bundle.check_recipe(recipe)
+    except HistillError as error:
+        mend = (
+            f"give the weights that it names with --weights, or use histill {bundle.about['histill']}, which wrote it"
+        )
+        raise HistillError(error.message, mend=mend) from None
+
+
 def _recipe(config: dict[str, Any], work: Path) -> dict[str, Any]:
     """How this machine would make features: checked before any slide is read."""
     name = config["features"]["encoder"]
@@ -173,6 +189,17 @@ def _check_out(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise HistillError(f"{out} cannot be made: {error.strerror}", mend="name another folder with --out") from None
+
+
+def _check_places(out: Path, rows: list[Slide]) -> None:
+    """Refuse what is in the way of results, before any slide is read."""
+    for folder in (out / slide.slide_id for slide in rows):
+        wrong = [folder] if folder.exists() and not folder.is_dir() else []
+        wrong += [folder / name for name in (FAILURE, *slide_files.NAMES) if (folder / name).is_dir()]
+        if wrong:
+            raise HistillError(
+                f"{wrong[0]} is in the way of the results", mend="remove it, or name another folder with --out"
+            )
 
 
 def _rows(slides: list[Path], mpp: float | None) -> list[Slide]:
@@ -205,8 +232,9 @@ def _predict(bundle: Bundle, slide: Slide, work: Path, out: Path, config: dict[s
 def _fail(slide: Slide, folder: Path, step: str, reason: str | None, mend: str | None) -> Outcome:
     for pattern, own in _MENDS.items():
         mend = mend and re.sub(pattern, own, mend)
-    failure = {"file": Path(slide.path).name, "step": step, "reason": reason, "mend": mend}
-    write_json(folder / FAILURE, slide_files.portable(failure, slide))
+    failure = {"file": slide_files.file_name(slide), "step": step, "reason": reason, "mend": mend}
+    failure = slide_files.portable(failure, slide)
+    write_json(folder / FAILURE, failure)
     return Outcome(slide, folder, failure=failure)
 
 

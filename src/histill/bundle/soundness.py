@@ -26,8 +26,8 @@ def understood(what: str) -> Iterator[None]:
     except HistillError as error:
         raise HistillError(error.message, mend=MEND) from None
     except Exception as error:  # nothing is known of the content, and so nothing of how it fails
-        first = str(error).strip().partition("\n")[0][:200]
-        raise HistillError(f"{what} cannot be used: {type(error).__name__}: {first}", mend=MEND) from None
+        said = " ".join(str(error).split())[:200]
+        raise HistillError(f"{what} cannot be used: {type(error).__name__}: {said}", mend=MEND) from None
 
 
 def check_arrays(member: Checkpoint, levels: dict[str, int]) -> None:
@@ -59,7 +59,7 @@ def check_reference(reference: Reference, about: dict[str, Any]) -> None:
     for own in (one for appearance in reference.appearances for one in appearance.values()):
         if (own.scale < 0).any() or (own.variances <= 0).any() or (own.rest <= 0).any():
             raise ValueError("a variance is not positive")
-    if set(reference.appearances[0]) != set(levels):
+    if not set(reference.appearances[0]) <= set(levels):
         raise ValueError(f"it is of magnifications {', '.join(reference.appearances[0])}")
     apart = reference.out_of_distribution({level: np.zeros(width) for level, width in levels.items()})
     _check("distance", apart["score"], ())

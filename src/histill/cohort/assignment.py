@@ -64,6 +64,7 @@ def assign(patients: list[str], sheets: Sheets, options: dict[str, Any]) -> Assi
         made = _preserved(own, sheets, options)
     else:
         made = _stratified(own, sheets, options)
+    made.warnings += _same_again(made)
     made.folds = {patient: made.folds.get(patient, [EXTERNAL] * made.repeats) for patient in patients}
     if apart:
         made.source += f"; {len(apart)} external patients by {options['external']['column']}"
@@ -121,6 +122,22 @@ def _preserved(patients: list[str], sheets: Sheets, options: dict[str, Any]) -> 
     return Assignment(
         n * repeats, repeats, _numbered(patients, made, n), source, described, list(dict.fromkeys(warnings))
     )
+
+
+def _same_again(made: Assignment) -> list[str]:
+    """Whether repeats are the same partition, which few patients or few sites have few of."""
+    different = set()
+    for repeat in range(made.repeats):
+        parts: dict[int, set[str]] = {}
+        for patient, own in made.folds.items():
+            parts.setdefault(own[repeat], set()).add(patient)
+        different.add(frozenset(map(frozenset, parts.values())))
+    if len(different) == made.repeats:
+        return []
+    return [
+        f"only {len(different)} of {made.repeats} repeats of the folds differ: the others train and test the same "
+        "patients again; lower folds.repeats"
+    ]
 
 
 def _numbered(patients: list[str], made: list[dict[str, int]], n: int) -> dict[str, list[int]]:

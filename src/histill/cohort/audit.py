@@ -19,8 +19,10 @@ import numpy as np
 from histill.batches import collect
 from histill.cohort.folds import EXTERNAL, OUTSIDE
 from histill.cohort.same_patient import (
+    FEWEST_VALUES,
     SAME_PICTURE,
     SAME_PROFILE,
+    distinct,
     id_key,
     pairs_by_key,
     picture_vector,
@@ -180,9 +182,16 @@ def _fingerprints(receipts: list[Receipt]) -> Iterator[tuple[str, str]]:
 
 
 def _arrays(results: Path, encoder: str, receipts: list[Receipt]) -> Iterator[tuple[str, str]]:
-    """(digest of X, slide) of every group of a store that has a row, by the store's own digests."""
+    """(digest of X, slide) of every group of a store that has a row, by the store's own digests.
+
+    Arrays that many slides may have, such as zeros, are left out.
+    """
+    import zarr
+
+    folder = results / "features" / encoder
+    found: dict[str, list[tuple[str, str]]] = {}
     for receipt in receipts:
-        path = results / "features" / encoder / f"{receipt.slide}.zarr" / "zarr.json"
+        path = folder / f"{receipt.slide}.zarr" / "zarr.json"
         record = read_json(path)["attributes"].get("histill")
         if record is None:
             raise HistillError(
@@ -192,7 +201,14 @@ def _arrays(results: Path, encoder: str, receipts: list[Receipt]) -> Iterator[tu
         for group, counts in record["groups"].items():
             if counts["valid"]:
                 files = {name: made for name, made in record["files"].items() if name.startswith(f"{group}/X/")}
-                yield digest(files), receipt.slide
+                found.setdefault(digest(files), []).append((receipt.slide, group))
+    for key, own in found.items():
+        slide, group = own[0]
+        if len(own) > 1:
+            x = zarr.open_group(folder / f"{slide}.zarr", mode="r")[group]["X"]
+            if distinct(np.asarray(x)) < FEWEST_VALUES:
+                continue
+        yield from ((key, slide) for slide, _ in own)
 
 
 def _pictures(results: Path, owner: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -214,11 +230,17 @@ def _expression(results: Path, with_rna: list[str]) -> Iterator[Found]:
     if len(with_rna) < 2:
         return
     patients, matrix, _ = transcriptome.by_patient(results / transcriptome.OUTPUT)
-    varied = np.flatnonzero((matrix != matrix[:, :1]).any(axis=1))  # zeros throughout are no profile
+    values = np.array([distinct(row) for row in matrix])
+    varied = np.flatnonzero(values > 1)  # zeros throughout are no profile
+    if len(varied) < 2:
+        return
     patients, x = [patients[row] for row in varied], matrix[varied].astype(np.float32)
+    told = dict(zip(patients, (values[varied] >= FEWEST_VALUES).tolist(), strict=True))
     identical = set(pairs_by_key((hashlib.sha256(row).hexdigest(), own) for own, row in zip(patients, x, strict=True)))
     for pair in sorted(identical):
-        yield "expression", pair, ["identical"], f"'{pair[0]}' and '{pair[1]}' have one expression profile", True
+        said = f"'{pair[0]}' and '{pair[1]}' have one expression profile"
+        few = "" if told[pair[0]] else f" (of fewer than {FEWEST_VALUES} different values, so it may be chance)"
+        yield "expression", pair, ["identical"], f"{said}{few}", told[pair[0]]
     ranks = profile_ranks(x)
     for i, j, value in similar(ranks, SAME_PROFILE) if ranks is not None else ():
         pair = (patients[i], patients[j])

@@ -27,6 +27,12 @@ def check(config: dict[str, Any], sheets: Sheets) -> list[str]:
     problems = list(external.check(sheets, options["external"], folds=options["n"]))
     if apart := external.patients(sheets.clinical, options["external"]):
         sheets.notes.append(f"{len(apart)} patients are external: tested by every fold's models, trained on by none")
+        rows = [sheets.clinical.rows[patient] for patient in apart]
+        sheets.notes.extend(
+            f"task '{task.name}': no external patient has an outcome, so none is scored"
+            for task in sheets.tasks.values()
+            if all(task.label(row) is None for row in rows)
+        )
     if options["file"]:
         problems += _conflicts(options) or _check_file(config, sheets)
     elif options["sites"] == "preserve":
@@ -84,5 +90,14 @@ def _check_sites(config: dict[str, Any], sheets: Sheets) -> Iterator[str]:
     sites, n = sheets.sites(), config["folds"]["n"]
     yield from without_site(sites, _labelled(config, sheets))
     known = {sites[patient] for patient in _tested(config, sheets) & sites.keys()}
+    spelled: dict[str, list[str]] = {}
+    for site in sorted(known):
+        spelled.setdefault("".join(site.split()).casefold(), []).append(site)
+    for same in spelled.values():
+        if len(same) > 1:
+            yield (
+                f"folds.sites: preserve: sites {', '.join(map(repr, same))} differ only in case and blanks, and would "
+                "be parted; write them in one way"
+            )
     if len(known) < n:
         yield f"config key 'folds.sites': preserve: {n} folds need as many sites; there are {len(known)}"

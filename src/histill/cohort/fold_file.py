@@ -36,6 +36,8 @@ def read(path: str | Path, problems: list[str], patients: Set[str] = frozenset()
         number = NUMBER.fullmatch(fold)
         if patient is None:
             problems.append(f"{path}, line {line}: 'patient_id' is empty")
+        elif not fold and patients and patient not in patients:
+            continue  # external, or of no interest
         elif number is None:
             problems.append(f"{path}, line {line}: fold {fold!r} of patient '{patient}' is no whole number from 0")
         elif folds.setdefault(patient, int(number[1])) != int(number[1]):

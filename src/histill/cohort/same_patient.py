@@ -26,6 +26,8 @@ _SIDE, _SIGMA = 64, 1.5  # pixels
 SAME_PROFILE = 0.95
 _GENES = 1000
 FEWEST_PROFILES, FEWEST_GENES = 10, 100  # below, correlations about the median say nothing
+# Different numbers in a profile or feature array, below which two are alike by chance: a panel of mutations, zeros.
+FEWEST_VALUES = 10
 
 
 def id_key(patient: str) -> tuple[str, ...]:
@@ -57,6 +59,11 @@ def pairs_by_key(
         items[key].add(item)
     pairs = {pair for own in items.values() for pair in combinations(sorted(own), 2)}
     yield from sorted(pair for pair in pairs if owner is None or owner[pair[0]] != owner[pair[1]])
+
+
+def distinct(values: np.ndarray) -> int:
+    """How many different numbers an array holds; what is not finite does not count."""
+    return len(np.unique(values[np.isfinite(values)]))
 
 
 def picture_vector(path: str | Path) -> np.ndarray:

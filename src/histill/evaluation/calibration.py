@@ -72,7 +72,8 @@ def _entry(
     plain = {name: estimate.plain(confidence) for name, estimate in measures.items()}
     return {
         "of": event.label,
-        **{name: None if value["value"] is None else value for name, value in plain.items()},
+        # Among few patients a slope can be anything, and resamples have none: such a number is no finding.
+        **{name: None if value["low"] is None else value for name, value in plain.items()},
         "curve": _curve(event, model, sample, outcomes, seeds, confidence),
     }
 
