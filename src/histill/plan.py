@@ -17,7 +17,7 @@ from histill.encoders import recipes, weights
 from histill.errors import ConfigError, HistillError
 from histill.magnifications import MAGNIFICATIONS
 from histill.provenance import digest
-from histill.stages import MODELS
+from histill.stages import MODELS, needs_rna
 from histill.transcriptome import checks, matrix
 
 _BATCHES_NAMED = 8  # in an error
@@ -259,5 +259,5 @@ def _check_methods(config: dict[str, Any]) -> list[str]:
         f"config key 'methods.run': '{method}' needs transcriptomes; name the table in cohort.expression, "
         "or leave the method out"
         for method in config["methods"]["run"]
-        if any("rna" in node.learns_from for node in MODELS[method].values())
+        if needs_rna(method)
     ]

@@ -221,6 +221,11 @@ def task_chosen_by(method: str, stage: str, config: dict[str, Any]) -> str | Non
     return select(config, key) if key else None
 
 
+def needs_rna(method: str) -> bool:
+    """Whether any stage of a method learns from transcriptomes."""
+    return any("rna" in node.learns_from for node in MODELS[method].values())
+
+
 def predictors(method: str) -> list[str]:
     """Stages of a method that predict."""
     return [stage for stage, node in MODELS[method].items() if node.labels]

@@ -79,6 +79,32 @@ class Project:
         return Project(self.source, folder / "work")
 
 
+@dataclass
+class Planted(Project):
+    """Sheets and features of a planted cohort: only what comes after features is planned.
+
+    Attributes
+    ----------
+    settings
+        What every config of the project has beside the cohort.
+    """
+
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def make(cls, source: Path, work: Path, settings: Mapping[str, Any]) -> Planted:
+        """40 patients with planted signals, made below `work`."""
+        from histill.demo.planted import make
+        from histill.features.store import write_store
+
+        make(work / "cohort", write_store, patients=40, tiles=16, dim=16)
+        return cls(source, work, settings)
+
+    def configure(self, **changes: Any) -> None:
+        given = yaml.safe_load((self.work / "cohort" / "config.yaml").read_text())
+        (self.work / "config.yaml").write_text(yaml.safe_dump(merge({**given, **self.settings}, changes)))
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, root) -> Project:
     """A finished run on 20 small synthetic patients whose sheets are the user's own. Do not change it: `copy` it."""

@@ -7,9 +7,8 @@ import json
 from collections import Counter
 
 import pytest
-import yaml
 
-from tests.workflow.conftest import Project, merge
+from tests.workflow.conftest import Planted
 
 pytestmark = pytest.mark.workflow
 
@@ -31,22 +30,9 @@ SMALL = {
 }
 
 
-class Cohort(Project):
-    """Features and sheets of a planted cohort; what is not there yet is planned."""
-
-    def configure(self, **changes):
-        given = yaml.safe_load((self.work / "cohort" / "config.yaml").read_text())
-        (self.work / "config.yaml").write_text(yaml.safe_dump(merge({**given, **SMALL}, changes)))
-
-
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory, root):
-    from histill.demo.planted import make
-    from histill.features.store import write_store
-
-    work = tmp_path_factory.mktemp("benchmark")
-    make(work / "cohort", write_store, patients=40, tiles=16, dim=16)
-    return Cohort(root, work)
+    return Planted.make(root, tmp_path_factory.mktemp("benchmark"), SMALL)
 
 
 def test_all_methods_are_planned_with_what_they_stand_on_and_the_run_stays_as_it_is(cohort):

@@ -6,9 +6,8 @@ import json
 from collections import Counter
 
 import pytest
-import yaml
 
-from tests.workflow.conftest import Project, merge
+from tests.workflow.conftest import Planted, Project
 
 pytestmark = pytest.mark.workflow
 
@@ -39,23 +38,11 @@ DIAGNOSIS = {"diagnosis": {"type": "classification", "label": "diagnosis"}}
 STAGES_A_TASK = 4 + 3 + 1  # mirror's slide, rna, fused, student; msrl's slide, student, both; retrieval
 
 
-class Cohort(Project):
-    """Features and sheets of a planted cohort; what is not there yet is planned."""
-
-    def configure(self, **changes):
-        given = yaml.safe_load((self.work / "cohort" / "config.yaml").read_text())
-        (self.work / "config.yaml").write_text(yaml.safe_dump(merge({**given, **SMALL}, changes)))
-
-
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory, root):
-    from histill.demo.planted import make
-    from histill.features.store import write_store
-
-    work = tmp_path_factory.mktemp("pretraining")
-    make(work / "cohort", write_store, patients=40, tiles=16, dim=16)
-    (work / "genes.txt").write_text("TP53\nEGFR\nMYC\n")
-    return Cohort(root, work)
+    project = Planted.make(root, tmp_path_factory.mktemp("pretraining"), SMALL)
+    (project.work / "genes.txt").write_text("TP53\nEGFR\nMYC\n")
+    return project
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from histill.provenance import digest
-from histill.stages import MODELS, recipe
+from histill.stages import MODELS, needs_rna, recipe
 
 VERSION = 1  # of table and figure; raised when they hold something else for the same predictions
 RECEIPT = "benchmark-{task}.json"  # of the predictions, below receipts/
@@ -31,11 +31,6 @@ def left_out(config: dict[str, Any]) -> list[str]:
     if config["benchmark"]["methods"] is not None:
         return []
     return [method for method in MODELS if method not in methods(config)]
-
-
-def needs_rna(method: str) -> bool:
-    """Whether any stage of a method learns from transcriptomes."""
-    return any("rna" in node.learns_from for node in MODELS[method].values())
 
 
 def has_rna(config: dict[str, Any]) -> bool:
