@@ -5,7 +5,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 # Options of pytest: all cores; the tests of one file stay together, since they share what is slow to make.
-PYTEST ?= -n auto --dist loadfile
+PYTEST ?= -n auto --dist loadfile --durations 25
 # The first Python of 3.11 or newer that runs.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)

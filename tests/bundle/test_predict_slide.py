@@ -310,6 +310,22 @@ def test_what_is_in_the_way_is_named_before_anything_is_read(bundle, tmp_path, t
         slide_run.run(bundle("dx", "meanpool"), [tmp_path / "one.svs"], tmp_path / "out")
 
 
+def test_a_slide_of_the_same_name_does_not_replace_another(bundle, painted, tmp_path):
+    (first, second), out = (tmp_path / "first", tmp_path / "second"), tmp_path / "out"
+    for place in (first, second):
+        place.mkdir()
+        shutil.copy(painted, place / "one.svs")
+    with (second / "one.svs").open("ab") as file:
+        file.write(b"another")
+    slide_run.run(bundle("dx", "meanpool"), [first / "one.svs"], out)
+    before = (out / "one" / "prediction.json").read_bytes()
+    with pytest.raises(HistillError, match=r"one holds the prediction of another slide that is named one\.svs"):
+        slide_run.run(bundle("dx", "meanpool"), [second / "one.svs"], out)
+    assert (out / "one" / "prediction.json").read_bytes() == before
+    (again,) = slide_run.run(bundle("dx", "meanpool"), [first / "one.svs"], out)
+    assert again.prediction
+
+
 def test_a_full_disk_is_told(bundle, painted, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device", "view.html")

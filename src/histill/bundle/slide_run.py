@@ -19,8 +19,9 @@ from histill.cohort.sheets import Slide
 from histill.errors import HistillError
 from histill.features import extract
 from histill.features.chosen import Chosen
-from histill.provenance import OK, write_json
+from histill.provenance import OK, read_json, write_json
 from histill.slides import inspect, segment, tile
+from histill.slides.parts import slide_fingerprint
 from histill.slides.scan import slide_id
 
 FAILURE = "failure.json"
@@ -109,7 +110,7 @@ def run(
     config = stage_config(loaded, limits, weights=weights, device=device)
     rows = _rows(slides, mpp)
     _check_places(out, rows)
-    log(f"{Path(bundle).name}: {loaded.task.name}, {len(loaded.members)} models")
+    log(f"{Path(bundle).resolve().name}: {loaded.task.name}, {len(loaded.members)} models")
     with _work_folder(out, keep) as work:
         _check_recipe(loaded, _recipe(config, work))
         for stage in (inspect, segment, tile):
@@ -200,6 +201,25 @@ def _check_places(out: Path, rows: list[Slide]) -> None:
             raise HistillError(
                 f"{wrong[0]} is in the way of the results", mend="remove it, or name another folder with --out"
             )
+    for slide in rows:
+        earlier = out / slide.slide_id / slide_files.PREDICTION
+        # A file that cannot be read fails in the first stage, with its reason.
+        if (
+            earlier.is_file()
+            and Path(slide.path).is_file()
+            and _fingerprint_of(earlier) != slide_fingerprint(slide.path)
+        ):
+            raise HistillError(
+                f"{earlier.parent} holds the prediction of another slide that is named {slide_files.file_name(slide)}",
+                mend="name another folder with --out, or remove that one",
+            )
+
+
+def _fingerprint_of(prediction: Path) -> str | None:
+    """Fingerprint of the slide that a prediction.json is of."""
+    told = read_json(prediction)
+    slide = told.get("slide") if isinstance(told, dict) else None
+    return slide.get("fingerprint") if isinstance(slide, dict) else None
 
 
 def _rows(slides: list[Path], mpp: float | None) -> list[Slide]:
