@@ -319,7 +319,7 @@ def test_a_slide_of_the_same_name_does_not_replace_another(bundle, painted, tmp_
         file.write(b"another")
     slide_run.run(bundle("dx", "meanpool"), [first / "one.svs"], out)
     before = (out / "one" / "prediction.json").read_bytes()
-    with pytest.raises(HistillError, match=r"one holds the prediction of another slide that is named one\.svs"):
+    with pytest.raises(HistillError, match=r"one holds the prediction of another slide named one\.svs"):
         slide_run.run(bundle("dx", "meanpool"), [second / "one.svs"], out)
     assert (out / "one" / "prediction.json").read_bytes() == before
     (again,) = slide_run.run(bundle("dx", "meanpool"), [first / "one.svs"], out)

@@ -16,7 +16,7 @@ from histill.bundle import slide_files
 from histill.bundle.bundle import Bundle
 from histill.bundle.pixels import AGAIN
 from histill.cohort.sheets import Slide
-from histill.errors import HistillError
+from histill.errors import HistillError, SlideError
 from histill.features import extract
 from histill.features.chosen import Chosen
 from histill.provenance import OK, read_json, write_json
@@ -202,24 +202,24 @@ def _check_places(out: Path, rows: list[Slide]) -> None:
                 f"{wrong[0]} is in the way of the results", mend="remove it, or name another folder with --out"
             )
     for slide in rows:
-        earlier = out / slide.slide_id / slide_files.PREDICTION
-        # A file that cannot be read fails in the first stage, with its reason.
-        if (
-            earlier.is_file()
-            and Path(slide.path).is_file()
-            and _fingerprint_of(earlier) != slide_fingerprint(slide.path)
-        ):
+        if _is_of_another(out / slide.slide_id / slide_files.PREDICTION, slide):
             raise HistillError(
-                f"{earlier.parent} holds the prediction of another slide that is named {slide_files.file_name(slide)}",
+                f"{out / slide.slide_id} holds the prediction of another slide named {slide_files.file_name(slide)}",
                 mend="name another folder with --out, or remove that one",
             )
 
 
-def _fingerprint_of(prediction: Path) -> str | None:
-    """Fingerprint of the slide that a prediction.json is of."""
+def _is_of_another(prediction: Path, slide: Slide) -> bool:
+    """Whether a prediction.json is there, and of a slide with another content."""
+    if not prediction.is_file():
+        return False
+    try:
+        own = slide_fingerprint(slide.path)
+    except (OSError, SlideError):
+        return False  # a slide that cannot be read fails in the first stage, with its reason
     told = read_json(prediction)
-    slide = told.get("slide") if isinstance(told, dict) else None
-    return slide.get("fingerprint") if isinstance(slide, dict) else None
+    known = told.get("slide") if isinstance(told, dict) else None
+    return not isinstance(known, dict) or known.get("fingerprint") != own
 
 
 def _rows(slides: list[Path], mpp: float | None) -> list[Slide]:
