@@ -17,6 +17,7 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/resources.smk"
 include: "workflow/rules/demo.smk"
 include: "workflow/rules/slides.smk"
 include: "workflow/rules/encoders.smk"
@@ -28,20 +29,11 @@ include: "workflow/rules/ablation.smk"
 include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/bundle.smk"
 include: "workflow/rules/report.smk"
-
-
-localrules:
-    ablation,
-    all,
-    benchmark,
-    bundle,
-    inspect,
-    tissue,
-    tiles,
-    train,
+include: "workflow/rules/manifest.smk"
 
 
 rule all:
     default_target: True
     input:
         f"{RESULTS}/report.html",
+        f"{RESULTS}/ro-crate-metadata.json",

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,7 +37,20 @@ def test_adding_a_slide_changes_one_batch():
 
 def test_auto_is_one_slide_a_batch_on_small_cohorts():
     assert batches.assign(["b", "a"]) == {"a": ["a"], "b": ["b"]}
-    assert len(batches.assign([f"s{index}" for index in range(640)])) == 16
+    assert len(batches.assign([f"s{index}" for index in range(640)])) == 10
+
+
+def test_a_growing_cohort_fills_few_batches_anew():
+    """Three at most: the new slide's, and one that is split in two."""
+    ids = [f"slide-{index}" for index in range(1_100)]
+    made = [batches.assign(ids[:length], 8) for length in range(200, len(ids))]
+    changed = [
+        {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+        for before, after in pairwise(made)
+    ]
+    assert max(map(len, changed)) == 3
+    assert sum(map(len, changed)) < 1.3 * len(changed)
+    assert all(max(map(len, own.values())) < 4 * 8 for own in made)
 
 
 class Work:

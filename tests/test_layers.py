@@ -11,15 +11,15 @@ import pytest
 
 # Left to right: a module imports from its own layer or one before it.
 LAYERS = [
-    {"errors", "provenance", "redact", "__init__"},
+    {"errors", "storage", "provenance", "redact", "software", "__init__"},
     {"config", "stages", "forked", "isolation", "batches", "device", "subspaces", "magnifications"},
     {"cohort", "slides", "encoders", "transcriptome", "demo"},
-    {"plan", "features"},
+    {"plan", "demands", "features"},
     {"data"},
     {"methods"},
     {"evaluation"},
-    {"bundle"},
-    {"report"},
+    {"bundle", "privacy"},
+    {"report", "trace"},
     {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -48,7 +48,6 @@ def test_demo_plan_knows_its_files(tmp_path):
     assert [checked.training_gpus(method) for method in ("disentangled", "abmil", "linear-both")] == [1, 1, 0]
     assert checked.prediction_gpus() == 1
     assert checked.tissue_gpus() == 0
-    assert checked.slide_memory() == checked.config["slides"]["memory_mb"] + 1000
     assert all(path.startswith(str(tmp_path)) for path in checked.sheet_files())
     assert not list(tmp_path.iterdir())
 
@@ -89,7 +88,8 @@ def most_at_once(root, tmp_path):
         environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
         environment["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
         command = [sys.executable, "-m", "snakemake", "-s", str(root / "Snakefile"), "--configfile", "config.json"]
-        command += ["--cores", "64", "--allowed-rules", "features_batch", *options, "--", *targets]
+        command += ["--cores", "64", "--set-resources", "features_batch:mem_mb=1"]  # whatever memory the machine has
+        command += ["--allowed-rules", "features_batch", *options, "--", *targets]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-5000:]
         events = sorted(line.split() for line in (tmp_path / "jobs").read_text().splitlines())

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from histill import isolation
+from histill import isolation, software
 from histill.errors import HistillError, SlideError
 from histill.provenance import (
     EMPTY,
@@ -30,6 +30,8 @@ from histill.provenance import (
     verify_outputs,
     write_json,
 )
+from histill.redact import hide
+from histill.storage import explained
 
 SMALL_COHORT = 32  # `auto`: up to here one slide a batch
 AUTO_SIZE = 64
@@ -38,21 +40,23 @@ AUTO_SIZE = 64
 def assign(slide_ids: Iterable[str], size: int | str = "auto") -> dict[str, list[str]]:
     """Batches of about `size` slides: name -> sorted slide ids.
 
-    The number of batches is the power of two at or above `slides / size`, so that it seldom changes when slides are
-    added. `auto` is one slide a batch up to 32 slides, then 64.
+    Linear hashing (Litwin, VLDB 1980): there are `slides / size` batches, rounded up, and a further one takes its
+    slides from a single other one. A cohort thus grows without its other batches being filled anew. `auto` is one slide
+    a batch up to 32 slides, then 64.
     """
     ids = sorted(slide_ids)
     if size == "auto":
         size = 1 if len(ids) <= SMALL_COHORT else AUTO_SIZE
     if int(size) == 1:
         return {slide: [slide] for slide in ids}
-    count = 1
-    while count * int(size) < len(ids):
-        count *= 2
+    count = max(1, -(-len(ids) // int(size)))
+    half = 1 << (count.bit_length() - 1)  # the largest power of two that is no more than `count`
     batches: dict[str, list[str]] = {}
     for slide in ids:
-        bucket = int(hashlib.sha256(slide.encode()).hexdigest()[:8], 16) % count
-        batches.setdefault(f"{bucket:0{len(str(count - 1))}d}of{count}", []).append(slide)
+        bucket = int(hashlib.sha256(slide.encode()).hexdigest()[:8], 16) % (2 * half)
+        if bucket >= count:  # not split yet
+            bucket -= half
+        batches.setdefault(f"{bucket:05d}", []).append(slide)
     return dict(sorted(batches.items()))
 
 
@@ -94,7 +98,8 @@ def run_batch(
         Objects with a `slide_id`.
     work
         Does the slide's work and fills the receipt in (state, outputs, counts, info, warnings). It may raise; then the
-        slide is quarantined with the error's text, and the cohort goes on.
+        slide is quarantined with the error's text, and the cohort goes on; unless results cannot be written
+        (`histill.storage`): that ends the stage.
     recipe
         `histill.stages.recipe` of the stage.
     inputs
@@ -125,6 +130,8 @@ def run_batch(
                 try:
                     receipt, error = perform(slide, receipt), None
                 except Exception as raised:  # any failure of one slide is that slide's, and is reported with its type
+                    if (problem := explained(raised, results)) is not None:
+                        raise problem from raised
                     error = raised
                 receipt.seconds = time.perf_counter() - start
                 desk.end(slide, receipt, error)
@@ -173,6 +180,7 @@ class _Desk:
     def __init__(self, stage, results, recipe, before, on_empty, on_error, log):
         self.stage, self.results, self.recipe = stage, results, recipe
         self.before, self.on_empty, self.on_error, self.log = before, on_empty, on_error, log
+        self.software = software.mark(results)
 
     def begin(self, slide: Any, inputs: Callable[[], dict[str, str]]) -> tuple[Receipt, bool]:
         """A slide's receipt, and whether its work is still to be done."""
@@ -181,7 +189,7 @@ class _Desk:
             earlier = read_receipt(self.results, self.before, slide.slide_id)
             if earlier.state != OK:
                 return self._pass_on(slide, earlier), False
-        receipt = Receipt(slide.slide_id, self.stage, OK, self.recipe)
+        receipt = Receipt(slide.slide_id, self.stage, OK, self.recipe, software=self.software)
         try:
             receipt.inputs = inputs()
             done = Receipt.read(path)
@@ -208,10 +216,7 @@ class _Desk:
         try:
             receipt.write(path)
         except OSError as problem:
-            raise HistillError(
-                f"{path} cannot be written: {problem.strerror}",
-                mend="free space or mend the folder's permissions, and run snakemake again (what is done is kept)",
-            ) from error
+            raise (explained(problem) or problem) from error
         why = f" ({receipt.reason})" if receipt.reason else ""
         self.log(f"{self.stage} {slide.slide_id}: {receipt.state}{why}")
         if receipt.state == QUARANTINED and self.on_error == "fail":
@@ -219,7 +224,7 @@ class _Desk:
 
     def _pass_on(self, slide: Any, earlier: Receipt) -> Receipt:
         inputs = {self.before: digest_receipt(earlier)}
-        receipt = Receipt(slide.slide_id, self.stage, earlier.state, self.recipe, inputs)
+        receipt = Receipt(slide.slide_id, self.stage, earlier.state, self.recipe, inputs, software=self.software)
         receipt.reason, receipt.mend = earlier.reason, earlier.mend
         receipt.info = {"stage": earlier.info.get("stage", self.before)}
         if earlier.state == EMPTY and self.on_empty is not None:
@@ -285,14 +290,14 @@ class _Isolated:
 def _reason(error: Exception, slide: Any) -> str:
     if isinstance(error, HistillError):
         return error.message
-    text = f"{type(error).__name__}: {error}"
+    text = hide(f"{type(error).__name__}: {error}")
     return f"{slide.path}: {text}" if hasattr(slide, "path") else text
 
 
 def _traceback(error: BaseException) -> str:
     import traceback
 
-    return "".join(traceback.format_exception(error))
+    return hide("".join(traceback.format_exception(error)))
 
 
 def digest_receipt(receipt: Receipt) -> str:

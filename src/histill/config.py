@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from histill.errors import ConfigError, HistillError
+from histill.redact import hide
 from histill.stages import PRETRAIN
 
 GENE_GROUPS = ("families", "hallmark")  # shipped; anything else is a GMT file
 _NO_TERM = {"attention": ["lambda_variance"], "deformable": ["lambda_rebuild", "lambda_gene", "lambda_map"]}
+_MOST_VALUES, _DEEPEST = 100_000, 50
 SCHEMAS = Path(__file__).parent / "schemas"
 NUMBER = re.compile(r"[-+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]+)?")
 UNSAFE = re.compile(r"""[\x00-\x1f\x7f{}\\*?"'`$;&|<>!\[\]]|^-|^~|^\s|\s$|://""")
@@ -28,6 +30,11 @@ def schema(name: str) -> dict[str, Any]:
     return yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text(encoding="utf-8"))
 
 
+def fill(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with every default filled in, unchecked: what an earlier version wrote gets the newer keys."""
+    return _fill(copy.deepcopy(config), schema("config"))
+
+
 def complete(config: dict[str, Any]) -> dict[str, Any]:
     """The config with every default filled in; raises `ConfigError` with all problems of form.
 
@@ -36,7 +43,7 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
     from jsonschema import Draft202012Validator
 
     form = schema("config")
-    filled = _fill(copy.deepcopy(config), form)
+    filled = fill(config)
     errors = sorted(Draft202012Validator(form).iter_errors(filled), key=lambda error: [str(p) for p in error.path])
     problems = [_explain(error) for error in errors] or [
         *_unusable(filled),
@@ -81,17 +88,41 @@ def read(path: str | Path) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise HistillError(f"cannot read the config {path}: {error.strerror}", mend="name it with --config") from None
+        mend = "name it with --config"
+        if os.path.basename(path) == "config.json":
+            mend = "snakemake writes it at its start (where histill is a module: onstart: histill.onstart())"
+        raise HistillError(f"cannot read the config {path}: {error.strerror}", mend=mend) from None
     except UnicodeDecodeError as error:
         raise HistillError(f"{path} is not UTF-8 text (byte {error.start})", mend="save the file as UTF-8") from None
     try:
         config = json.loads(text) if str(path).endswith(".json") else Loader(text).get_single_data()
+    except RecursionError:
+        raise HistillError(f"{path} is nested too deep", mend="start from the commented config.yaml") from None
     except (ValueError, yaml.YAMLError) as error:
         mend = "check indentation and quotes" + ("; indent with spaces, not tabs" if "'\\t'" in str(error) else "")
         raise HistillError(f"{path} is not valid YAML: {error}", mend=mend) from None
     if not isinstance(config, dict):
         raise HistillError(f"{path} holds no mapping of keys", mend="start from the commented config.yaml")
+    if _is_huge(config):
+        raise HistillError(
+            f"{path} holds more than {_MOST_VALUES} values, its aliases written out, or is nested too deep",
+            mend="start from the commented config.yaml",
+        )
     return config
+
+
+def _is_huge(config: dict[str, Any]) -> bool:
+    """Whether a config has too many values or levels: ten lines of aliases of aliases are a thousand million."""
+    todo: list[tuple[Any, int]] = [(config, 0)]
+    for _ in range(_MOST_VALUES):
+        if not todo:
+            return False
+        value, depth = todo.pop()
+        if depth > _DEEPEST:
+            return True
+        held = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        todo.extend((item, depth + 1) for item in held)
+    return bool(todo)
 
 
 def _fill(value: Any, form: dict[str, Any]) -> Any:
@@ -160,6 +191,11 @@ def _unusable(value: Any, where: str = "") -> Iterator[str]:
             yield from _unusable(item, f"{where}.{index}")
     elif isinstance(value, float) and not math.isfinite(value):
         yield f"config key '{where}': {value} is no finite number"
+    elif isinstance(value, str) and hide(value) != value:
+        yield (
+            f"config key '{where}': its value holds a password, a token or a key, which config.json and the report "
+            "would show; take it out (the hub's token comes from HF_TOKEN or 'hf auth login')"
+        )
     elif isinstance(value, str) and value != value.encode(errors="replace").decode():
         yield f"config key '{where}': {value!r} holds half a character, which no file can hold"
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from histill.errors import HistillError, SlideError
 from histill.forked import END, ERROR, Child, Died, Packed, pack
+from histill.storage import UnreachableError
 
 _OUT_OF_MEMORY = re.compile(
     r"(failed|unable|cannot|could not) (to )?allocate|allocation .*failed|bad_alloc|insufficient memory|out of memory|"
@@ -175,6 +176,8 @@ def _unpack(packed: Packed, memory_mb: int, what: str, again: str) -> Exception:
     elif packed.of_memory or _OUT_OF_MEMORY.search(text):
         problem = error.message if isinstance(error, HistillError) else f"{what}: {text}"
         error = _no_memory(problem, memory_mb, again)
+    elif isinstance(error, UnreachableError):
+        error = UnreachableError(error.message, mend=f"{error.mend}, then {again}")
     error.__cause__ = _InChild(packed.traceback)
     return error
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from histill import batches
+from histill import batches, stages
 from histill import config as configuration
 from histill.cohort import fold_checks, fold_file
 from histill.cohort import sheets as sampling
@@ -54,6 +54,14 @@ class Plan:
             known = ", ".join(list(self.batches)[:_BATCHES_NAMED]) or "none: features are imported"
             raise HistillError(f"there is no batch '{batch}'", mend=f"batches of this config: {known}")
         return [self.sheets.slides[slide] for slide in self.batches[batch]]
+
+    def named_files(self) -> set[str]:
+        """Files that rules take as inputs because the config names them; slides are checked with their sheet."""
+        models = (file for method, stage in self.training_stages() for file in stages.files(method, stage, self.config))
+        encoders = [] if self.imports else self.encoders_with_weights()
+        weights = (file for encoder in encoders for file in self.weight_files(encoder))
+        expression = self.expression_files() if self.sheets.expression and "demo" not in self.config else ()
+        return {*self.sheet_files(), *expression, *self.matrix_files(), *self.gene_set_files(), *models, *weights}
 
     def feature_sources(self) -> list[str]:
         """Files that features are imported from."""
@@ -125,10 +133,6 @@ class Plan:
         """GPUs a tissue job asks for: one where tissue is found by a model."""
         return int(self.config["tissue"]["method"] != "colour" and self.config["tissue"]["device"] != "cpu")
 
-    def slide_memory(self) -> int:
-        """MB a job asks for that works on slides: what a slide may take, and the program itself."""
-        return self.config["slides"]["memory_mb"] + 1000
-
     def batch_digest(self) -> str | None:
         """Digest of the batches that expression is corrected for, by patient.
 
@@ -155,12 +159,15 @@ class Plan:
         return [(method, stage) for method in self.config["methods"]["run"] for stage in MODELS[method]]
 
 
-def load(config: dict[str, Any] | str | Path) -> Plan:
-    """Check a config (mapping or file) and its sheets; raises `ConfigError` with every problem."""
+def load(config: dict[str, Any] | str | Path, *, look: bool = True) -> Plan:
+    """Check a config (mapping or file) and its sheets; raises `ConfigError` with every problem.
+
+    Without `look` no slide file is looked for (`cohort.sheets.load`).
+    """
     complete = configuration.load(config) if isinstance(config, (str, Path)) else configuration.complete(config)
     problems: list[str] = []
     try:
-        sheets = sampling.load(complete)
+        sheets = sampling.load(complete, look=look)
     except ConfigError as error:
         problems.extend(error.problems)
     else:
@@ -174,7 +181,10 @@ def load(config: dict[str, Any] | str | Path) -> Plan:
     if problems:
         raise ConfigError(problems)
     imports = complete["features"]["source"] != "extract"
-    return Plan(complete, sheets, {} if imports else batches.assign(sheets.slides, complete["batch_size"]))
+    checked = Plan(complete, sheets, {} if imports else batches.assign(sheets.slides, complete["batch_size"]))
+    if problems := [problem for path in sorted(checked.named_files()) for problem in sampling.check_name(path)]:
+        raise ConfigError([f"config: {problem}" for problem in problems])
+    return checked
 
 
 def _check_cohort_column(config: dict[str, Any], sheets: Sheets) -> list[str]:

@@ -9,22 +9,31 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
+import glob
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from histill.errors import HistillError, SlideError
+from histill.storage import fsync, patiently
 
 DIGEST_CHARACTERS = 20  # 80 bits: no accidental collision in any cohort, and short enough to read
 _PROBE_BYTES = 1 << 20
 _PROBE_COUNT = 16
+
+_PART = re.compile(r"\.([0-9a-f]{8})-(\d+)\.\w+\.(part|old)\b")
+_FORGOTTEN_SECONDS = 86400.0
 
 OK, EMPTY, QUARANTINED = "ok", "empty", "quarantined"
 
@@ -58,7 +67,16 @@ def fingerprint(path: str | Path) -> str:
 
     Reading a 3 GB slide whole only to see whether it changed would cost more than segmenting it. Files of up to 16 MiB
     are read whole.
+
+    Raises
+    ------
+    UnreachableError
+        If the storage fails again and again.
     """
+    return patiently(lambda: _fingerprint(path), path)
+
+
+def _fingerprint(path: str | Path) -> str:
     size = os.stat(path).st_size
     state = hashlib.sha256(str(size).encode())
     last = max(0, size - _PROBE_BYTES)
@@ -76,28 +94,73 @@ def fingerprint(path: str | Path) -> str:
 
 @contextlib.contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary sibling of `path`; it becomes `path` when the block ends without an error."""
+    """Yield a temporary sibling of `path`; it becomes `path` when the block ends without an error.
+
+    What a process left that was killed at the same work is removed.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_parts(path.parent, glob.escape(path.stem))
     # The suffix stays last: writers such as cv2.imwrite choose the format by it.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=f".part{path.suffix}")
+    prefix = f".{path.stem}.{owner()}."
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=f".part{path.suffix}")
     os.close(handle)
     part = Path(name)
     try:
         yield part
-        with open(part, "rb") as written:
-            os.fsync(written.fileno())
+        fsync(part)
         os.chmod(part, 0o666 & ~_umask())
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 
 
-def remove_parts(folder: str | Path) -> None:
-    """Remove what `atomic_file` left in a folder when its process was killed; nobody may be writing there."""
-    for part in Path(folder).glob(".*.part*"):
-        if part.is_file():
-            part.unlink()
+def remove_parts(folder: str | Path, name: str = "*") -> None:
+    """Remove what `atomic_file` and `atomic_folder` left in a folder when their process was killed.
+
+    What a living process of this machine is writing stays, and what one of another machine wrote today.
+
+    Parameters
+    ----------
+    name
+        Of the files they would have become, without suffix, as a pattern.
+    """
+    for part in Path(folder).glob(f".{name}.*"):
+        match = _PART.search(part.name)
+        if not match:
+            continue
+        with contextlib.suppress(FileNotFoundError):  # it is in its place by now
+            if match[1] != _machine():
+                left = time.time() - part.stat().st_mtime > _FORGOTTEN_SECONDS
+            else:
+                left = not _lives(int(match[2]))
+            if left:
+                shutil.rmtree(part) if part.is_dir() else part.unlink()
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # another user's
+    return True
+
+
+def owner() -> str:
+    """This process, in the names of what it is writing."""
+    return f"{_machine()}-{os.getpid()}"
+
+
+@functools.cache
+def _machine() -> str:
+    """Where process ids mean the same: one boot of a machine, one container."""
+    try:
+        boot, space = Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")
+    except OSError:
+        boot, space = socket.gethostname(), ""
+    return bytes_digest(f"{boot} {space}".encode())[:8]
 
 
 @contextlib.contextmanager
@@ -126,10 +189,11 @@ def _stamp(path: str | Path) -> tuple[int, ...] | None:
 
 @contextlib.contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield an empty temporary sibling folder; it replaces `path` when the block ends without an error."""
+    """As `atomic_file`, of a folder: an empty one is yielded, and replaces `path`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    remove_parts(path.parent, glob.escape(path.name))
+    part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.{owner()}.", suffix=".part"))
     try:
         yield part
         os.chmod(part, 0o777 & ~_umask())
@@ -192,7 +256,7 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise HistillError(f"{path} does not exist", mend="run the stage that writes it first") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no text, no JSON, a number of a thousand digits, too deep
         raise HistillError(f"{path} is not valid JSON: {error}", mend="delete it and run snakemake again") from None
 
 
@@ -218,6 +282,8 @@ class Receipt:
         Small facts a reader of the report wants to see (mpp and its source, reader, ...).
     reason, mend
         Why the slide is not `ok`, and what to do about it.
+    software
+        Digest of what computed it (`histill.software`); None in receipts of earlier versions.
     """
 
     slide: str
@@ -232,6 +298,7 @@ class Receipt:
     reason: str | None = None
     mend: str | None = None
     seconds: float = 0.0
+    software: str | None = None
 
     def write(self, path: str | Path) -> None:
         write_json(path, asdict(self))
@@ -241,7 +308,7 @@ class Receipt:
         """The receipt at `path`, or None where there is none that can be read (it is then made again)."""
         try:
             return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
-        except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, TypeError):
+        except (FileNotFoundError, ValueError, RecursionError, TypeError):
             return None
 
 

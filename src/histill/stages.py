@@ -53,7 +53,7 @@ STAGES = {
     "audit": Stage(1, ("folds.audit", "features.encoder"), ("cohort",)),
     "predict": Stage(4, ("tasks.{task}",)),
     "evaluate": Stage(2, ("evaluation", "tasks.{task}"), ("predict",)),
-    "report": Stage(4, ("report",)),
+    "report": Stage(5, ("report",)),
 }
 
 

@@ -28,6 +28,7 @@ from histill.errors import HistillError, SlideError
 from histill.methods.predict import each_output
 from histill.provenance import read_json
 from tests.bundle.slide_bundle import paint, trained
+from tests.security.test_labels import with_label
 
 HOSTILE = 'a<script>alert(1)<$x$ & "b".svs'
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -235,6 +236,23 @@ def test_label_and_macro_images_are_never_opened(bundle, painted, tmp_path, monk
     assert outcome.failure is None
 
 
+def test_what_label_and_macro_images_show_changes_nothing(bundle, painted, tmp_path):
+    shown = []
+    for colour in ((0, 255, 0), (0, 0, 255)):
+        place = tmp_path / str(colour[1])
+        place.mkdir()
+        slide = with_label(painted, place / "one.svs", colour)
+        (outcome,) = slide_run.run(bundle("dx", "meanpool"), [slide], place / "out")
+        assert outcome.failure is None
+        files = [path for path in outcome.folder.iterdir() if path.suffix in (".png", ".geojson", ".html")]
+        # The digest of the whole file is one of its labels too, and no two runs take the same time.
+        own = rb"\b[0-9a-f]{20}\b|Seconds a step</th><td>[^<]*"
+        shown.append({path.name: re.sub(own, b"", path.read_bytes()) for path in files})
+    assert shown[0].keys() == shown[1].keys()
+    assert len(shown[0]) == 2  # the page and the tiles; maps only with attention
+    assert [name for name in shown[0] if shown[0][name] != shown[1][name]] == []
+
+
 def test_kept_work_is_gone_on_from_and_old_results_do_not_stay(bundle, painted, tmp_path, capsys):
     slide = tmp_path / "one.svs"
     shutil.copy(painted, slide)
@@ -243,10 +261,13 @@ def test_kept_work_is_gone_on_from_and_old_results_do_not_stay(bundle, painted, 
     slide_run.run(bundle("os", "meanpool"), [slide], tmp_path / "out", keep=True)
     assert "tiles one: up to date" in capsys.readouterr().out
     slide.write_text("no slide any more")
+    with pytest.raises(HistillError, match=r"another slide named one\.svs"):
+        slide_run.run(bundle(), [slide], tmp_path / "out")
+    (tmp_path / "out" / "one" / "prediction.json").unlink()
     (tmp_path / "out" / "one" / "mine.png").write_text("a picture of somebody else")
     (outcome,) = slide_run.run(bundle(), [slide], tmp_path / "out")
     assert {path.name for path in outcome.folder.iterdir()} == {"failure.json", "mine.png"}
-    assert not list((tmp_path / "out").glob(".work-*"))
+    assert not list((tmp_path / "out").glob(".work.*"))
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def test_links_in_a_circle_null_characters_and_folders(cohort, tmp_path):
     (tmp_path / "loop.svs").symlink_to("loop.svs")
     text = cohort.text["slides.csv"]
     assert "Too many levels" in problems(cohort, {"slides.csv": text.replace("P3.svs", "loop.svs")})
-    assert "null character" in problems(cohort, {"slides.csv": text.replace("P3.svs", "P\0.svs")})
+    assert "U+0000" in problems(cohort, {"slides.csv": text.replace("P3.svs", "P\0.svs")})
     folder = {"gene_sets": {"tumor": "."}}
     assert "gene_sets.tumor: '.' is a folder" in problems(cohort, transcriptome=folder)
 

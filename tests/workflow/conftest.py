@@ -68,10 +68,10 @@ class Project:
         (self.work / "config.yaml").write_text(yaml.safe_dump(merge(CONFIG, changes)))
 
     def planned(self, *arguments: str, **environment: str) -> Counter:
-        """Rules that would run, and how often; the target rule does not count."""
+        """Rules that would run, and how often, but for the target rule and the manifest, which follows every config."""
         text = self.snakemake("-n", *arguments, **environment).stdout
         rules = Counter(re.findall(r"^(?:local)?(?:rule|checkpoint) (\w+):", text, re.MULTILINE))
-        return Counter({name: count for name, count in rules.items() if name != "all"})
+        return Counter({name: count for name, count in rules.items() if name not in ("all", "manifest")})
 
     def copy(self, folder: Path) -> Project:
         """The same cohort in a folder of its own, modification times kept."""

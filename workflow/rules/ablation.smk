@@ -55,15 +55,13 @@ rule train_variant:
     benchmark:
         f"{VARIANT}.tsv".replace(RECEIPTS, f"{RESULTS}/benchmarks")
     resources:
-        mem_mb=8000,
-        runtime=720,
-        gpu=PLAN.training_gpus(ablation.METHOD),
+        **asks("train", gpu=PLAN.training_gpus(ablation.METHOD)),
     params:
         recipe=variant_recipe,
         batches=f"batches:{PLAN.batch_digest()}",
         seeds=PLAN.config["seeds"],
     shell:
-        "histill train --config {CONFIG:q} --task {wildcards.task} --method disentangled --variant {wildcards.variant:q}"
+        "histill train" + CONFIGURED + "--task {wildcards.task} --method disentangled --variant {wildcards.variant:q}"
         " --stage {wildcards.stage} --out {output:q}" + ONLY + LOGGED
 
 
@@ -79,13 +77,11 @@ rule predict_variant:
     benchmark:
         f"{RESULTS}/benchmarks/predict-{{task}}.{{variant}}.tsv"
     resources:
-        mem_mb=8000,
-        runtime=120,
-        gpu=PLAN.training_gpus(ablation.METHOD),
+        **asks("predict", gpu=PLAN.training_gpus(ablation.METHOD)),
     params:
         recipe=lambda wildcards: stages.recipe("predict", PLAN.config, task=wildcards.task),
     shell:
-        "histill predict-stage --config {CONFIG:q} --task {wildcards.task} --variant {wildcards.variant:q}" + LOGGED
+        "histill predict-stage" + CONFIGURED + "--task {wildcards.task} --variant {wildcards.variant:q}" + LOGGED
 
 
 # evaluation/ablation-<task>.json could be the evaluation of a task of that name.
@@ -118,12 +114,11 @@ rule ablation_table:
     wildcard_constraints:
         task="|".join(TASKS) or "none",
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **asks("evaluate"),
     params:
         recipe=lambda wildcards: ablation.table_recipe(PLAN.config, task=wildcards.task),
     shell:
-        "histill ablation --config {CONFIG:q} --task {wildcards.task}" + LOGGED
+        "histill ablation" + CONFIGURED + "--task {wildcards.task}" + LOGGED
 
 
 rule ablation:

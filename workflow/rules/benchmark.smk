@@ -37,14 +37,12 @@ rule predict_benchmark:
     benchmark:
         f"{RESULTS}/benchmarks/predict-benchmark-{{task}}.tsv"
     resources:
-        mem_mb=8000,
-        runtime=120,
-        gpu=min(1, max(PLAN.training_gpus(method) for method in side_by_side.methods(PLAN.config))),
+        **asks("predict", gpu=min(1, max(PLAN.training_gpus(method) for method in side_by_side.methods(PLAN.config)))),
     params:
         recipe=lambda wildcards: stages.recipe("predict", PLAN.config, task=wildcards.task),
         methods=side_by_side.methods(PLAN.config),
     shell:
-        "histill benchmark --config {CONFIG:q} --task {wildcards.task} --predict" + LOGGED
+        "histill benchmark" + CONFIGURED + "--task {wildcards.task} --predict" + LOGGED
 
 
 rule benchmark_table:
@@ -72,12 +70,11 @@ rule benchmark_table:
     benchmark:
         f"{RESULTS}/benchmarks/benchmark-{{task}}.tsv"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **asks("evaluate"),
     params:
         recipe=lambda wildcards: side_by_side.table_recipe(PLAN.config, task=wildcards.task),
     shell:
-        "histill benchmark --config {CONFIG:q} --task {wildcards.task}" + LOGGED
+        "histill benchmark" + CONFIGURED + "--task {wildcards.task}" + LOGGED
 
 
 rule benchmark:

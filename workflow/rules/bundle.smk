@@ -24,15 +24,14 @@ rule export_bundle:
         method="|".join(STUDENTS) or "none",
         stage="student",
     resources:
-        mem_mb=8000,
-        runtime=60,
+        **asks("bundle"),
     params:
         recipe=lambda wildcards: stages.model_recipe(
             wildcards.method, wildcards.stage, PLAN.config, task=wildcards.task
         ),
         folder=lambda wildcards: BUNDLE.format(**wildcards),
     shell:
-        "histill export --config {CONFIG:q} --task {wildcards.task} --method {wildcards.method}"
+        "histill export" + CONFIGURED + "--task {wildcards.task} --method {wildcards.method}"
         " --stage {wildcards.stage} --out {params.folder:q}" + LOGGED
 
 

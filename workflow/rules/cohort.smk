@@ -11,12 +11,11 @@ rule cohort:
     benchmark:
         f"{RESULTS}/benchmarks/cohort.tsv"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        **asks("cohort"),
     params:
         recipe=stages.recipe("cohort", PLAN.config),
     shell:
-        "histill cohort --config {CONFIG:q}" + LOGGED
+        "histill cohort" + CONFIGURED + LOGGED
 
 
 # Nothing is trained before it: patients who are one under two ids, on both sides of a split, end the run here.
@@ -30,9 +29,8 @@ rule audit:
     benchmark:
         f"{RESULTS}/benchmarks/audit.tsv"
     resources:
-        mem_mb=8000,
-        runtime=60,
+        **asks("audit"),
     params:
         recipe=stages.recipe("audit", PLAN.config),
     shell:
-        "histill audit --config {CONFIG:q}" + LOGGED
+        "histill audit" + CONFIGURED + LOGGED

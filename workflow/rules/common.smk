@@ -1,26 +1,27 @@
 # The checked plan of this run, and what the rules share. Everything a rule depends on is a file or a plain parameter.
+import shlex
 import sys
 
 from histill import config as configuration
-from histill import device, plan, stages
+from histill import plan, stages
 from histill.errors import HistillError
 from histill.provenance import digest, write_json
+from histill.storage import is_of_the_future
 
 try:
     for path in workflow.configfiles:
         configuration.read(path)  # of a key that is given twice, Snakemake would take the last in silence
-    PLAN = plan.load(config)
+    PLAN = plan.load(config, look=workflow.is_main_process)  # a job of the run need not
+    # Only receipts are tracked. The stores and tables that they name would stay behind.
+    if str(workflow.modifier.modify_path(PLAN.config["results"])) != PLAN.config["results"]:
+        raise HistillError(
+            "the results cannot be moved by a default storage provider or the prefix of a module",
+            mend="leave it out and name another folder in the config key 'results', which every job sees; docs/install.md",
+        )
 except HistillError as error:
     # Nothing has been written yet; a traceback would bury the list of problems.
     print(f"histill: {error}", file=sys.stderr)
     sys.exit(1)
-
-# On a workstation as many jobs run on GPUs as it has; Snakemake alone counts nothing that it was given no number of. A
-# cluster counts its own, and a number from the command line or a profile stands.
-RESOURCES, GPUS = workflow.resource_settings, 0
-if workflow.is_main_process and RESOURCES.nodes is None and "gpu" not in RESOURCES.resources:
-    if GPUS := device.gpus_of_machine():
-        workflow.register_resource("gpu", GPUS)
 
 # The report's captions read the config; they need the defaults too.
 config.update(PLAN.config)
@@ -31,8 +32,14 @@ TASKS = list(PLAN.config["tasks"])
 # recipe. (As an `ancient` input made by a rule it would hide changed parameters: Snakemake does not look at jobs behind
 # one that runs.)
 CONFIG = f"{RESULTS}/config.json"
-# A failing stage shows the end of its log, which ends in the reason and the mend.
-LOGGED = " > {log:q} 2>&1 || {{ tail -n 30 {log:q} >&2; exit 1; }}"
+# Part of a command as it stands, not as {CONFIG}: where this workflow is a module, commands are filled in with the names of
+# the workflow that uses it.
+CONFIGURED = f" --config {shlex.quote(CONFIG)} "
+# A failing stage shows the end of its log, which ends in the reason and the mend; on a full disk there may be none.
+LOGGED = (
+    " > {log:q} 2>&1 || {{ tail -n 30 {log:q} >&2; echo >> {log:q}"
+    " || echo 'histill: the log cannot be written: free space, or have it mounted for writing, and run again' >&2; exit 1; }}"
+)
 
 
 wildcard_constraints:
@@ -47,8 +54,9 @@ wildcard_constraints:
 
 
 def batch_slides(wildcards):
-    """Slide files of a batch."""
-    return [slide.path for slide in PLAN.slides(wildcards.batch)]
+    """Slide files of a batch. Of one whose time of change lies in the future, as by a scanner's wrong clock, Snakemake would
+    take the receipt, which is older, for a failure; such a file is read, and not watched."""
+    return [slide.path for slide in PLAN.slides(wildcards.batch) if not is_of_the_future(slide.path)]
 
 
 def batch_rows(wildcards):
@@ -61,5 +69,6 @@ def batch_receipts(stage):
     return expand(f"{RECEIPTS}/{stage}/{{batch}}.json", batch=list(PLAN.batches))
 
 
+# A workflow that uses this one as a module calls this in its own: onstart: histill.onstart()
 onstart:
     write_json(CONFIG, PLAN.config)

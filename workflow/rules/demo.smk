@@ -12,9 +12,8 @@ if "demo" in PLAN.config:
             f"{RESULTS}/benchmarks/demo.tsv"
         threads: 8
         resources:
-            mem_mb=4000,
-            runtime=60,
+            **asks("demo"),
         params:
             recipe=stages.recipe("demo", PLAN.config),
         shell:
-            "histill demo make --config {CONFIG:q} --workers {threads}" + LOGGED
+            "histill demo make" + CONFIGURED + "--workers {threads}" + LOGGED

@@ -11,12 +11,11 @@ if PLAN.imports:
         benchmark:
             f"{RESULTS}/benchmarks/features.tsv"
         resources:
-            mem_mb=8000,
-            runtime=240,
+            **asks("features_import"),
         params:
             recipe=stages.recipe("features_import", PLAN.config),
         shell:
-            "histill features import --config {CONFIG:q}" + LOGGED
+            "histill features import" + CONFIGURED + LOGGED
 
 else:
 
@@ -33,14 +32,14 @@ else:
         priority: 1
         threads: min(PLAN.encoder_threads(), (RESOURCES.cores or 1) // GPUS or 1) if GPUS else PLAN.encoder_threads()
         resources:
-            mem_mb=7000 + 2 * PLAN.slide_memory(),  # the next slide is opened while one is read
-            runtime=480,
-            gpu=PLAN.encoder_gpus(),
+            **asks("features", gpu=PLAN.encoder_gpus()),
         params:
             recipe=stages.recipe("features", PLAN.config),
             encoder="encoder:" + PLAN.encoder_digest(),
         shell:
-            "histill features extract --config {CONFIG:q} --batch {wildcards.batch} --threads {threads} --out {output:q}"
+            "histill features extract"
+            + CONFIGURED
+            + "--batch {wildcards.batch} --threads {threads} --out {output:q}"
             + LOGGED
 
     rule features:
@@ -51,8 +50,5 @@ else:
         log:
             f"{RESULTS}/logs/features.log",
         localrule: True
-        params:
-            folder=f"{RECEIPTS}/features",
-            batches=[f"--batch {name}" for name in PLAN.batches],
         shell:
-            "histill collect features --receipts {params.folder:q} {params.batches} --out {output:q}" + LOGGED
+            "histill collect features" + CONFIGURED + LOGGED

@@ -52,15 +52,13 @@ rule train_runs:
     benchmark:
         f"{RUN}.tsv".replace(RECEIPTS, f"{RESULTS}/benchmarks")
     resources:
-        mem_mb=8000,
-        runtime=720,
-        gpu=lambda wildcards: PLAN.training_gpus(wildcards.method),
+        **asks("train", gpu=lambda wildcards: PLAN.training_gpus(wildcards.method)),
     params:
         recipe=training_recipe,
         batches=training_batches,
         seeds=PLAN.config["seeds"],
     shell:
-        "histill train --config {CONFIG:q} --task {wildcards.task} --method {wildcards.method}"
+        "histill train" + CONFIGURED + "--task {wildcards.task} --method {wildcards.method}"
         " --stage {wildcards.stage} --out {output:q}" + ONLY + LOGGED
 
 
@@ -74,13 +72,11 @@ rule predict:
     benchmark:
         f"{RESULTS}/benchmarks/predict-{{task}}.tsv"
     resources:
-        mem_mb=8000,
-        runtime=120,
-        gpu=PLAN.prediction_gpus(),
+        **asks("predict", gpu=PLAN.prediction_gpus()),
     params:
         recipe=lambda wildcards: stages.recipe("predict", PLAN.config, task=wildcards.task),
     shell:
-        "histill predict-stage --config {CONFIG:q} --task {wildcards.task}" + LOGGED
+        "histill predict-stage" + CONFIGURED + "--task {wildcards.task}" + LOGGED
 
 
 rule evaluate:
@@ -100,12 +96,11 @@ rule evaluate:
     benchmark:
         f"{RESULTS}/benchmarks/evaluate-{{task}}.tsv"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **asks("evaluate"),
     params:
         recipe=lambda wildcards: stages.recipe("evaluate", PLAN.config, task=wildcards.task),
     shell:
-        "histill evaluate --config {CONFIG:q} --task {wildcards.task}" + LOGGED
+        "histill evaluate" + CONFIGURED + "--task {wildcards.task}" + LOGGED
 
 
 # By name: everything trained, predicted and scored.

@@ -27,9 +27,8 @@ rule report:
     benchmark:
         f"{RESULTS}/benchmarks/report.tsv"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **asks("report"),
     params:
         recipe=stages.recipe("report", PLAN.config),
     shell:
-        "histill report --config {CONFIG:q}" + LOGGED
+        "histill report" + CONFIGURED + LOGGED

@@ -11,13 +11,12 @@ if not PLAN.imports:
         benchmark:
             f"{RESULTS}/benchmarks/inspect/{{batch}}.tsv"
         resources:
-            mem_mb=PLAN.slide_memory(),
-            runtime=60,
+            **asks("inspect"),
         params:
             recipe=stages.recipe("inspect", PLAN.config),
             rows=batch_rows,
         shell:
-            "histill inspect --config {CONFIG:q} --batch {wildcards.batch} --out {output:q}" + LOGGED
+            "histill inspect" + CONFIGURED + "--batch {wildcards.batch} --out {output:q}" + LOGGED
 
     rule inspect:
         input:
@@ -26,11 +25,9 @@ if not PLAN.imports:
             f"{RECEIPTS}/inspect.json",
         log:
             f"{RESULTS}/logs/inspect.log",
-        params:
-            folder=f"{RECEIPTS}/inspect",
-            batches=[f"--batch {name}" for name in PLAN.batches],
+        localrule: True
         shell:
-            "histill collect inspect --receipts {params.folder:q} {params.batches} --out {output:q}" + LOGGED
+            "histill collect inspect" + CONFIGURED + LOGGED
 
     rule tissue_batch:
         input:
@@ -42,13 +39,11 @@ if not PLAN.imports:
         benchmark:
             f"{RESULTS}/benchmarks/tissue/{{batch}}.tsv"
         resources:
-            mem_mb=PLAN.slide_memory(),
-            runtime=120,
-            gpu=PLAN.tissue_gpus(),
+            **asks("tissue", gpu=PLAN.tissue_gpus()),
         params:
             recipe=stages.recipe("tissue", PLAN.config),
         shell:
-            "histill tissue --config {CONFIG:q} --batch {wildcards.batch} --out {output:q}" + LOGGED
+            "histill tissue" + CONFIGURED + "--batch {wildcards.batch} --out {output:q}" + LOGGED
 
     rule tissue:
         input:
@@ -57,11 +52,9 @@ if not PLAN.imports:
             f"{RECEIPTS}/tissue.json",
         log:
             f"{RESULTS}/logs/tissue.log",
-        params:
-            folder=f"{RECEIPTS}/tissue",
-            batches=[f"--batch {name}" for name in PLAN.batches],
+        localrule: True
         shell:
-            "histill collect tissue --receipts {params.folder:q} {params.batches} --out {output:q}" + LOGGED
+            "histill collect tissue" + CONFIGURED + LOGGED
 
     rule tiles_batch:
         input:
@@ -73,12 +66,11 @@ if not PLAN.imports:
         benchmark:
             f"{RESULTS}/benchmarks/tiles/{{batch}}.tsv"
         resources:
-            mem_mb=PLAN.slide_memory(),
-            runtime=120,
+            **asks("tiles"),
         params:
             recipe=stages.recipe("tiles", PLAN.config),
         shell:
-            "histill tiles --config {CONFIG:q} --batch {wildcards.batch} --out {output:q}" + LOGGED
+            "histill tiles" + CONFIGURED + "--batch {wildcards.batch} --out {output:q}" + LOGGED
 
     rule tiles:
         input:
@@ -87,8 +79,6 @@ if not PLAN.imports:
             f"{RECEIPTS}/tiles.json",
         log:
             f"{RESULTS}/logs/tiles.log",
-        params:
-            folder=f"{RECEIPTS}/tiles",
-            batches=[f"--batch {name}" for name in PLAN.batches],
+        localrule: True
         shell:
-            "histill collect tiles --receipts {params.folder:q} {params.batches} --out {output:q}" + LOGGED
+            "histill collect tiles" + CONFIGURED + LOGGED

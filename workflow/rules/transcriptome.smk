@@ -13,9 +13,8 @@ if PLAN.sheets.expression:
         benchmark:
             f"{RESULTS}/benchmarks/transcriptome.tsv"
         resources:
-            mem_mb=8000,
-            runtime=60,
+            **asks("transcriptome"),
         params:
             recipe=stages.recipe("transcriptome", PLAN.config),
         shell:
-            "histill transcriptome --config {CONFIG:q}" + LOGGED
+            "histill transcriptome" + CONFIGURED + LOGGED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from histill.evaluation.horizons import unit
 from histill.stages import ModelStage
 
 TEMPLATE = "card.md.j2"
+_MARKDOWN = re.compile(r"[\\|`\[\]]")
 _PIPELINES = {"classification": "image-classification"}  # the hub has none for survival
 
 
@@ -110,8 +112,8 @@ def _interval(estimate: dict[str, Any]) -> str:
 
 
 def _cell(value: Any) -> str:
-    """Text that stays in its cell of a table, and is no HTML."""
-    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
+    """Text that stays in its cell of a table, and is neither HTML nor a link, a picture or code."""
+    return _MARKDOWN.sub(r"\\\g<0>", " ".join(str(value).split())).replace("<", "&lt;")
 
 
 def _duration(seconds: float) -> str:

@@ -155,7 +155,11 @@ def _check_place(out: Path) -> None:
     """Refuse to replace anything that is not a bundle."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise HistillError(f"{out} is no folder", mend="name another place with --out")
-    if out.exists() and any(out.iterdir()) and not (out / manifest.MANIFEST).is_file():
+    if not out.exists() or (out / manifest.MANIFEST).is_file():
+        return
+    # Before a rule runs again snakemake removes the outputs that it knows of: bundle.json and the card.
+    there = {path.name for path in out.iterdir()}
+    if there and there - {manifest.CARD} != {manifest.MEMBERS, manifest.REFERENCE}:
         raise HistillError(f"{out} exists and is no bundle", mend="name another place with --out, or remove it")
 
 

@@ -12,14 +12,14 @@ from histill.errors import HistillError
 from histill.provenance import digest, write_json
 
 FORMAT = 1
-MANIFEST, CARD, REFERENCE = "bundle.json", "README.md", "reference.safetensors"
+MANIFEST, CARD, REFERENCE, MEMBERS = "bundle.json", "README.md", "reference.safetensors", "members"
 MEMBER_FILES = ("config.json", "model.safetensors", "transforms.safetensors")
 MEND = "get the bundle again (histill pull, or histill export)"
 _SCHEMA = Path(__file__).with_name("bundle.schema.yaml")
 
 
 def member_folder(number: int) -> str:
-    return f"members/{number}"
+    return f"{MEMBERS}/{number}"
 
 
 def names(members: int) -> list[str]:

@@ -19,7 +19,7 @@ from histill.cohort.sheets import Slide
 from histill.errors import HistillError, SlideError
 from histill.features import extract
 from histill.features.chosen import Chosen
-from histill.provenance import OK, read_json, write_json
+from histill.provenance import OK, owner, read_json, remove_parts, write_json
 from histill.slides import inspect, segment, tile
 from histill.slides.parts import slide_fingerprint
 from histill.slides.scan import slide_id
@@ -233,7 +233,8 @@ def _work_folder(out: Path, keep: bool) -> Iterator[Path]:
     if keep:
         yield out / WORK
         return
-    with tempfile.TemporaryDirectory(prefix=f"{WORK}-", dir=out) as folder:
+    remove_parts(out, WORK.lstrip("."))  # of a run that was killed
+    with tempfile.TemporaryDirectory(prefix=f"{WORK}.{owner()}.", suffix=".part", dir=out) as folder:
         yield Path(folder)
 
 

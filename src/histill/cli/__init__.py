@@ -5,12 +5,14 @@ Nothing heavy is imported here; each command imports what it runs.
 
 from __future__ import annotations
 
+import signal
 import sys
-from typing import Annotated
+from types import TracebackType
+from typing import Annotated, NoReturn
 
 import typer
 
-from histill.cli import bundle, demo, encoders, features, slides, stages
+from histill.cli import bundle, demo, encoders, features, privacy, slides, stages, trace
 from histill.cli.options import DEFAULT_CONFIG, ConfigOption
 
 app = typer.Typer(
@@ -43,18 +45,48 @@ def validate(config: ConfigOption = DEFAULT_CONFIG) -> None:
         print(f"  note: {note}")
 
 
-for group in (stages, slides, bundle):
+for group in (stages, slides, bundle, privacy, trace):
     app.add_typer(group.app)
 for group in (demo, features, encoders):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
 
 
 def main() -> None:
-    """Run the command line; a `HistillError` ends it with its message and exit code 1."""
-    from histill.errors import HistillError
+    """Run the command line; a problem that the user can mend ends it with its message and exit code 1.
 
+    SIGTERM, as from a cluster's scheduler, ends it as Ctrl-C does: with everything tidied up.
+    """
+    from histill.errors import HistillError
+    from histill.storage import explained
+
+    signal.signal(signal.SIGTERM, _end)
+    sys.excepthook = _tell
     try:
         app()
     except HistillError as error:
-        print(f"histill: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+        _fail(error)
+    except Exception as error:
+        problem = explained(error)
+        if problem is None:
+            raise
+        _fail(problem)
+
+
+def _fail(error: Exception) -> NoReturn:
+    print(f"histill: {error}", file=sys.stderr)
+    raise SystemExit(1) from None
+
+
+def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a traceback, which goes to a log, without the secrets that a library may put into its errors."""
+    import traceback
+
+    from histill.redact import hide
+
+    print(hide("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # a second one must not end the tidying up
+    print(f"histill: ended by {signal.Signals(number).name}; run it again to go on", file=sys.stderr)
+    raise SystemExit(128 + number)

@@ -9,7 +9,7 @@ def run_slides(stage: str, run, config: Path, batch: str | None, out: Path | Non
     """Run a slide stage; with `out`, write the receipt of its batch there."""
     from histill import batches, plan
 
-    checked = plan.load(config)
+    checked = plan.load(config, look=batch is None)
     slides = checked.slides(batch) if batch else list(checked.sheets.slides.values())
     receipts = run(slides, config=checked.config, results=checked.results, **options)
     if out:

@@ -43,14 +43,15 @@ def tiles(config: ConfigOption = DEFAULT_CONFIG, batch: BatchOption = None, out:
 @app.command()
 def collect(
     stage: Annotated[str, typer.Argument(help="Stage whose batch receipts are collected.")],
-    out: Annotated[Path, typer.Option("--out", help="Receipt of the whole stage.")],
-    receipts: Annotated[Path, typer.Option("--receipts", help="Folder of the batch receipts.")],
-    batch: Annotated[list[str], typer.Option("--batch", help="Batches to collect.")],
+    config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Collect batch receipts into one receipt of a stage."""
-    from histill import batches
+    """Collect the batch receipts of a stage into its receipt."""
+    from histill import batches, plan
 
-    batches.write_batch(out, stage, batches.collect(receipts / f"{name}.json" for name in batch))
+    checked = plan.load(config, look=False)
+    receipts = checked.results / "receipts"
+    paths = [receipts / stage / f"{batch}.json" for batch in checked.batches]
+    batches.write_batch(receipts / f"{stage}.json", stage, batches.collect(paths))
 
 
 @app.command()
@@ -59,7 +60,7 @@ def transcriptome(config: ConfigOption = DEFAULT_CONFIG) -> None:
     from histill import plan
     from histill.transcriptome import stage
 
-    checked = plan.load(config)
+    checked = plan.load(config, look=False)
     stage.run(path=checked.sheets.expression, config=checked.config, results=checked.results)
 
 
@@ -69,7 +70,7 @@ def cohort(config: ConfigOption = DEFAULT_CONFIG) -> None:
     from histill import plan
     from histill.cohort import stage
 
-    checked = plan.load(config)
+    checked = plan.load(config, look=False)
     stage.run(sheets=checked.sheets, config=checked.config, results=checked.results)
 
 

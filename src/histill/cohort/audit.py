@@ -31,6 +31,7 @@ from histill.cohort.same_patient import (
 )
 from histill.errors import HistillError
 from histill.provenance import Receipt, digest, file_digest, read_json, write_json
+from histill.software import sign
 from histill.stages import recipe
 
 OUTPUT = "cohort/audit.json"
@@ -125,6 +126,7 @@ def run(*, config: dict[str, Any], results: str | Path) -> dict[str, Any]:
         "state": report["state"],
         "warnings": [finding.what for finding in findings],
     }
+    receipt = sign(results, receipt)
     write_json(results / "receipts" / "audit.json", receipt)
     return receipt
 

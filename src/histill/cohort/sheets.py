@@ -19,6 +19,8 @@ from histill.config import schema
 from histill.errors import ConfigError
 
 MAX_PROBLEMS_A_SHEET = 50
+# Control characters, line and paragraph separators, and characters without a width or that turn the text around.
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,11 @@ class Sheets:
         return found | {patient: row["site"] for patient, row in self.clinical.rows.items() if row.get("site")}
 
 
-def load(config: dict[str, Any]) -> Sheets:
+def load(config: dict[str, Any], *, look: bool = True) -> Sheets:
     """Sheets of a complete config, checked; raises `ConfigError` with every problem found.
+
+    Without `look` no slide file is looked for: the jobs of a run need not, since the run did, and a file that vanished
+    meanwhile is its own slide's matter.
 
     For the synthetic cohort the sheets are computed from its seed, since their files are made by the workflow.
     """
@@ -98,7 +103,7 @@ def load(config: dict[str, Any]) -> Sheets:
         if not cohort["slides"]:
             problems.append("config: cohort.slides is missing: name the sheet that lists the slides")
         else:
-            sheets.slides = _read_slides(cohort["slides"], problems)
+            sheets.slides = _read_slides(cohort["slides"], problems, look)
     if cohort["clinical"]:
         sheets.clinical = _read_clinical(cohort["clinical"], problems)
         for task in tasks.values():
@@ -129,15 +134,21 @@ def _check_file(path: str | None, key: str, problems: list[str], *, folder: bool
     elif os.path.isdir(path) and not folder:
         problems.append(f"config: {key}: '{path}' is a folder, not a file")
     else:
-        problems.extend(f"config: {key}: {problem}" for problem in _check_name(path))
+        problems.extend(f"config: {key}: {problem}" for problem in check_name(path))
 
 
-def _check_name(path: str) -> Iterator[str]:
+def check_name(path: str) -> Iterator[str]:
+    """The problem of a name of a file that Snakemake would not take as it is, or that does not look as it is."""
     if "{" in path or "}" in path:
-        yield f"path '{path}' holds a brace, which Snakemake takes for a wildcard; rename the file or its folder"
+        yield f"path {_quoted(path)} holds a brace, which Snakemake takes for a wildcard; rename the file or its folder"
+    if bad := _UNSEEN.search(path):
+        yield (
+            f"path {_quoted(path)} holds the character U+{ord(bad[0]):04X}, which breaks lines or is not seen; rename "
+            "the file or its folder, or link to it under another name"
+        )
 
 
-def _read_slides(path: str, problems: list[str]) -> dict[str, Slide]:
+def _read_slides(path: str, problems: list[str], look: bool) -> dict[str, Slide]:
     found: list[str] = []
     header, rows = read_rows(path, found)
     form = schema("slides")
@@ -165,22 +176,22 @@ def _read_slides(path: str, problems: list[str]) -> dict[str, Slide]:
         if mpp is not None and not 0.05 <= mpp <= 10:
             found.append(f"{at}: slide '{slide}': mpp {mpp:g} is outside 0.05 to 10 µm per pixel")
         slides[slide] = Slide(slide, row["patient_id"], row["path"], mpp, row.get("site"), row.get("stain"))
-        found.extend(f"{at}: slide '{slide}': {problem}" for problem in _check_path(slides[slide], files))
+        problem_of = _check_path(slides[slide], files) if look else check_name(row["path"])
+        found.extend(f"{at}: slide '{slide}': {problem}" for problem in problem_of)
     problems.extend(_limit(path, found))
     return slides
 
 
 def _check_path(slide: Slide, files: dict[tuple[int, int], Slide]) -> Iterator[str]:
     """Problems of a slide's path; `files` maps (device, inode) to the first slide of each file."""
-    yield from _check_name(slide.path)
+    if problems := list(check_name(slide.path)):
+        yield from problems
+        return
     try:
         status = os.stat(slide.path)
     except OSError as error:
         why = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
         yield f"file '{_short(slide.path)}' {why} (paths are relative to {os.getcwd()})"
-        return
-    except ValueError:
-        yield f"path {_short(slide.path)!r} holds a null character"
         return
     first = files.setdefault((status.st_dev, status.st_ino), slide)
     if first.patient_id != slide.patient_id and os.path.samefile(first.path, slide.path):
@@ -189,6 +200,10 @@ def _check_path(slide: Slide, files: dict[tuple[int, int], Slide]) -> Iterator[s
             f"file '{slide.path}' is that of slide '{first.slide_id}' too, which is another patient's "
             f"('{first.patient_id}', not '{slide.patient_id}')"
         )
+
+
+def _quoted(path: str) -> str:
+    return f"'{_short(path)}'" if path.isprintable() else ascii(_short(path))
 
 
 def _short(text: str) -> str:

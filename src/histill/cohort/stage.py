@@ -13,6 +13,7 @@ from histill.cohort.sheets import Sheets, strangers
 from histill.cohort.tasks import Task
 from histill.errors import HistillError
 from histill.provenance import OK, Receipt, atomic_file, digest, file_digest, write_json
+from histill.software import sign
 from histill.stages import recipe
 
 
@@ -63,10 +64,16 @@ def run(*, sheets: Sheets, config: dict[str, Any], results: str | Path) -> dict[
         "warnings": [*sheets.notes, *warnings],
         # What training depends on: a store extracted anew trains anew; a new report title does not, nor do features of
         # another encoder.
-        "features": digest({r.slide: _store(r, config) for r in receipts if r.state == OK}),
+        "features": features_digest(receipts, config),
     }
+    receipt = sign(results, receipt)
     write_json(results / "receipts" / "cohort.json", receipt)
     return receipt
+
+
+def features_digest(receipts: list[Receipt], config: dict[str, Any]) -> str:
+    """Digest of the stores that methods use, of all slides that have one."""
+    return digest({receipt.slide: _store(receipt, config) for receipt in receipts if receipt.state == OK})
 
 
 def _store(receipt: Receipt, config: dict[str, Any]) -> str | None:

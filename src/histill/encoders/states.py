@@ -62,6 +62,13 @@ def _named(what: str, keys: list[str]) -> str:
     return f"{what}: {', '.join(keys[:_NAMED])}{more}"
 
 
+def _check_stored(path: Path) -> None:
+    """torch.save packs, but does not compress: what is compressed may unpack to more than memory holds."""
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise HistillError(f"{path} is compressed, which torch.save never does", mend="fetch or copy it again")
+
+
 def read_state(path: Path) -> dict[str, torch.Tensor]:
     """Name -> tensor of a safetensors file or of a torch file, read as tensors alone and never as a pickle."""
     if not path.is_file():
@@ -72,12 +79,16 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
             return load_file(path)
         # Files of torch before 1.6 are no zip archives and cannot be mapped.
+        if zipfile.is_zipfile(path):
+            _check_stored(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise HistillError(
             f"{path} holds more than tensors, so it is not opened: {str(error).splitlines()[0]}",
             mend="convert it to safetensors where you trust it, and name that file in features.weights",
         ) from None
+    except HistillError:
+        raise
     except Exception as error:  # both libraries raise many types for what is no file of theirs
         raise HistillError(f"{path} cannot be read as weights: {error}", mend="fetch or copy it again") from None
     for wrapper in _WRAPPERS:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from histill.errors import ConfigError, HistillError
-from histill.evaluation import horizons
+from histill.evaluation import horizons, receipts
 from histill.evaluation.estimates import Estimate
 from histill.evaluation.predictions import Model, read_outcomes, read_predictions
 from histill.evaluation.scoring import METRICS, counts, score
 from histill.evaluation.stage import FEW_EVENTS
 from histill.methods import ablation
-from histill.methods.train import run_folder
+from histill.methods.train import run_folder, runs
 from histill.provenance import atomic_file, write_json
 
 FULL = "full"
@@ -103,6 +103,16 @@ def run(*, task: str, config: dict[str, Any], results: str | Path) -> dict[str, 
     }
     _write_table(results / "evaluation" / f"ablation-{task}.tsv", report)
     write_json(results / "evaluation" / f"ablation-{task}.json", report)
+    arms = [_arm(config, row["name"], role, task) for role in ablation.ROLES for row in rows]
+    receipts.write(
+        results,
+        f"evaluation/ablation-{task}",
+        stage="ablation",
+        task=task,
+        recipe=ablation.table_recipe(config, task=task),
+        predictions=(arm.path(results, task, *one) for arm in arms for one in runs(config, results)),
+        suffixes=(".json", ".tsv"),
+    )
     return report
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from histill.errors import ConfigError, HistillError
-from histill.evaluation import benchmark_figure, benchmark_text, budget, stage
-from histill.evaluation.predictions import Model
+from histill.evaluation import benchmark_figure, benchmark_text, budget, receipts, stage
+from histill.evaluation.predictions import Model, expected_models
 from histill.methods import benchmark
 from histill.methods.train import runs
 from histill.provenance import atomic_file, write_json
@@ -49,7 +49,8 @@ def run(*, task: str, config: dict[str, Any], results: str | Path) -> dict[str, 
     if problems := benchmark.check(config):
         raise ConfigError(problems)
     results = Path(results)
-    scored = stage.evaluate(task=task, config=benchmark.configure(config), results=results)
+    own = benchmark.configure(config)
+    scored = stage.evaluate(task=task, config=own, results=results)
     if not scored["paired"]["n"]:
         raise HistillError(
             f"task '{task}': there is no test patient with a known outcome that every model predicted",
@@ -71,6 +72,15 @@ def run(*, task: str, config: dict[str, Any], results: str | Path) -> dict[str, 
     benchmark_text.write(place.with_name(f"{task}.md"), report)
     benchmark_figure.write(place.with_name(f"{task}.png"), report)
     write_json(place.with_name(f"{task}.json"), report)
+    receipts.write(
+        results,
+        f"benchmark/{task}",
+        stage="benchmark",
+        task=task,
+        recipe=benchmark.table_recipe(config, task=task),
+        predictions=(m.path(results, task, *one) for m in expected_models(own) for one in runs(config, results)),
+        suffixes=(".json", ".tsv", ".md", ".png"),
+    )
     return report
 
 

@@ -20,6 +20,7 @@ HEADINGS = {"slide": "Slide alone", "rna": "RNA alone", "slide+rna": "Slide and 
 PANELS = ("c_index", "td_auc", "ibs", "auc", "balanced_accuracy", "brier")  # of the metrics; the table has them all
 DPI = 130
 _STYLE = {
+    "text.parse_math": False,  # as of the report's figures
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "axes.spines.top": False,

@@ -16,6 +16,7 @@ from histill.evaluation import (
     few_shot,
     horizons,
     metrics,
+    receipts,
     roc,
     subgroups,
     survival_curves,
@@ -34,7 +35,9 @@ from histill.evaluation.predictions import (
 )
 from histill.evaluation.scoring import METRICS, Scores, horizon_key, score
 from histill.evaluation.sets import patients_and_metrics
+from histill.methods.train import runs
 from histill.provenance import write_json
+from histill.stages import recipe
 
 FEW_EVENTS = 30  # below, a C-index interval spans most of what is plausible
 _NOTES = {
@@ -61,7 +64,7 @@ _REPEATS = " A patient is drawn equally often in every repeat, so repeats do not
 
 
 def run(*, task: str, config: dict[str, Any], results: Path) -> dict[str, Any]:
-    """Score every model of a task on its test patients and write `evaluation/<task>.json` and `.tsv`.
+    """Score every model of a task on its test patients; write `evaluation/<task>.json`, `.tsv` and their receipt.
 
     Arguments, result and errors are those of `evaluate`.
     """
@@ -69,6 +72,15 @@ def run(*, task: str, config: dict[str, Any], results: Path) -> dict[str, Any]:
     report = evaluate(task=task, config=config, results=results)
     table.write(results / "evaluation" / f"{task}.tsv", report)
     write_json(results / "evaluation" / f"{task}.json", report)
+    receipts.write(
+        results,
+        f"evaluation/{task}",
+        stage="evaluate",
+        task=task,
+        recipe=recipe("evaluate", config, task=task),
+        predictions=(m.path(results, task, *one) for m in expected_models(config) for one in runs(config, results)),
+        suffixes=(".json", ".tsv"),
+    )
     return report
 
 

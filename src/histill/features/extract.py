@@ -30,6 +30,7 @@ from histill.provenance import EMPTY, Receipt, file_digest, read_json
 from histill.slides import tile
 from histill.slides.readers import open_slide
 from histill.stages import recipe
+from histill.storage import StorageError
 
 _READER_SHARE = 4  # on a CPU reading gets one thread in four: networks take the rest, and most of the time
 
@@ -168,7 +169,7 @@ def _open(job, slide, receipt, fields, chosen, encoders, config, results) -> Non
                 job.records[one.name] = record
             else:
                 job.writers[one.name] = one.writer(results, slide, fields, inputs, encoder)
-    except StoreBusyError:  # nothing is wrong with the slide: two runs are at work in one folder
+    except (StoreBusyError, StorageError):  # nothing is wrong with the slide: two runs in one folder, or a full disk
         raise
     except Exception as error:  # what this slide's files hold is its own misfortune
         job.error = error

@@ -21,6 +21,7 @@ from histill.errors import SlideError
 from histill.features.ring import Ring
 from histill.provenance import unchanged
 from histill.slides.parts import slide_fingerprint
+from histill.storage import UnreachableError
 
 AGAIN = "snakemake -R features_batch"
 _AHEAD = 2  # parts of a batch whose fields are being read at once: threads need not wait for the last field of one
@@ -95,7 +96,7 @@ def stream(source: Source, cut: list[Part], ring: Ring, *, threads: int, limits:
     Raises
     ------
     SlideError
-        If the slide cannot be opened, or breaks a limit.
+        If the slide cannot be opened or breaks a limit, or its storage fails.
     """
 
     def read() -> Iterator[dict[int, SlideError] | list[str]]:
@@ -122,6 +123,8 @@ def _fill(source: Source, reader: Any, cut: list[Part], ring: Ring, threads: int
             own.reader = reader.clone()
         try:
             own.reader.read_region(*source.boxes[field].tolist(), side, side, out=place)
+        except UnreachableError:  # its pixels may be there tomorrow: no field is flagged for good
+            raise
         except SlideError as error:
             return error
         if source.normalise is not None:

@@ -98,6 +98,11 @@ def counts(path: str | Path) -> dict[str, dict[str, Any]]:
     return _consistent(path, lambda store: store.record["groups"])
 
 
+def record_digest(path: str | Path) -> str:
+    """Digest of the completion record, which holds the digest of every file; none of them is read."""
+    return _consistent(path, lambda store: store.record["digest"])
+
+
 def count_valid(path: str | Path, name: str) -> int:
     """Number of rows of a group that could be read."""
     return _consistent(path, lambda store: store.record["groups"][store.group(name)]["valid"])
@@ -206,7 +211,7 @@ class _Store:
         try:
             record = json.loads(content)["attributes"][RECORD]
             made = record["format"], digest({key: value for key, value in record.items() if key != "digest"})
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, RecursionError, KeyError, TypeError):
             raise self._damaged("has no completion record: it is of an earlier version, or was cut off") from None
         if made != (FORMAT, record["digest"]):
             raise self._damaged("has a completion record that was changed, or is of a later version")

@@ -11,6 +11,7 @@ import numpy as np
 
 from histill.errors import SlideError
 from histill.features.zarr_files import array_node, chunk_file, little_endian, table_files
+from histill.storage import fsync
 
 CHUNK_ROWS = 2048
 
@@ -176,12 +177,3 @@ class GroupFiles:
         while content:  # a nearly full disk takes a part
             count = os.pwrite(self._open[1], content, offset)
             content, offset = content[count:], offset + count
-
-
-def fsync(path: Path) -> None:
-    """Make a file or folder durable."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -9,7 +9,6 @@ completion record is written, and the folder is renamed into its place.
 from __future__ import annotations
 
 import contextlib
-import errno
 import glob
 import hashlib
 import json
@@ -24,14 +23,14 @@ import numpy as np
 
 from histill.errors import SlideError
 from histill.features.lock import StoreLock
-from histill.features.store_group import GroupFiles, Layout, fsync
+from histill.features.store_group import GroupFiles, Layout
 from histill.features.zarr_files import group_node
 from histill.provenance import digest, file_digest, replace_folder
+from histill.storage import StorageError, explained, fsync
 
 CHECKPOINT_SECONDS = 10.0
 RECORD = "histill"  # attribute of the store's root group that holds the completion record
 FORMAT = 1
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def store_key(described: dict[str, Any], groups: dict[str, Layout], inputs: dict[str, Any] | None) -> str:
@@ -69,8 +68,10 @@ class StoreWriter:
 
     Raises
     ------
-    SlideError
-        When another process writes this store, or the folder cannot be written.
+    StoreBusyError
+        When another process writes this store.
+    StorageError
+        When the folder cannot be written.
     ValueError
         When the arrays of a layout disagree.
     """
@@ -123,7 +124,9 @@ class StoreWriter:
         Raises
         ------
         SlideError
-            When the type of the store cannot hold a value, or the disk is full.
+            When the type of the store cannot hold a value.
+        StorageError
+            When the disk is full, or cannot be written for another reason.
         """
         group = self._groups[name]
         rows = np.arange(group.layout.rows)[rows] if isinstance(rows, slice) else np.asarray(rows, dtype=np.int64)
@@ -264,13 +267,7 @@ class StoreWriter:
                 raise
             raise SlideError(f"{what}: {error.message}", mend=error.mend) from None
         except OSError as error:
-            if error.errno in _NO_SPACE:
-                kept = " (what is done is kept)" if self._resumable else ""
-                raise SlideError(
-                    f"{what}: no space is left to write it: {error.strerror}",
-                    mend=f"free space, or raise the quota or the limit of a file's size, and run again{kept}",
-                ) from None
-            raise SlideError(
+            raise explained(error, what=what) or StorageError(
                 f"{what}: cannot be written: {error.strerror} ({error.filename})",
                 mend="check the folder's permissions and that its file system is mounted for writing",
             ) from None

@@ -18,6 +18,7 @@ from histill.methods.baselines.training import linear_inputs
 from histill.methods.checkpoint import Checkpoint
 from histill.methods.train import run_folder, runs
 from histill.provenance import atomic_file, digest, file_digest, read_json, write_json
+from histill.software import sign
 from histill.stages import MODELS, READS, model_recipe, predictors, recipe
 
 PREDICTIONS = "predictions.parquet"
@@ -86,13 +87,15 @@ def run(
                 files = [PREDICTIONS, *_extras(folder, checkpoint, cohort, tested, device, trained["figures"])]
                 if mapped:
                     files += _map(folder, checkpoint, cohort, tested, device)
-                write_json(marker, {"key": key, "outputs": {name: file_digest(folder / name) for name in files}})
+                made = {"key": key, "outputs": {name: file_digest(folder / name) for name in files}}
+                write_json(marker, sign(results, made))
                 for line in (*said, f"{len(table['patient_id'])} patients"):
                     log(f"{name}: {line}")
             place = folder.relative_to(results).as_posix()
             outputs |= {f"{place}/{name}": value for name, value in read_json(marker)["outputs"].items()}
     receipt = {"stage": "predict", "task": task, "recipe": recipe("predict", config, task=task), "outputs": outputs}
     name = receipt_name or f"predict-{task}{f'.{variant}' if variant else ''}.json"
+    receipt = sign(results, receipt)
     write_json(results / "receipts" / name, receipt)
     return receipt
 

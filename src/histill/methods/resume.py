@@ -74,7 +74,7 @@ class RunState:
                 if (facts["format"], facts["key"]) != (_FORMAT, key):
                     return None
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
+        except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError, RecursionError):
             return None
         best = {name.removeprefix("best/"): tensors.pop(name) for name in list(tensors) if name.startswith("best/")}
         own = {name: facts[name] for name in ("key", "curve", "best_epoch", "diverged", "facts")}

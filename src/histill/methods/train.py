@@ -15,6 +15,7 @@ from histill.methods.checkpoint import Checkpoint
 from histill.methods.fold_run import UNFINISHED, FoldRun
 from histill.methods.progress import TrainingProgress
 from histill.provenance import digest, file_digest, read_json, write_json
+from histill.software import sign
 from histill.stages import MODELS, files, model_recipe, task_chosen_by, task_of
 
 # Kind of model -> module below `histill.methods` and function: FoldRun -> (Checkpoint, figures).
@@ -129,9 +130,10 @@ def run(
                 "notes": checkpoint.expression.notes_ if checkpoint.expression else [],
                 "seconds": seconds,
             }
+            receipt = sign(results, receipt)
             write_json(folder / "receipt.json", receipt)
             for unfinished in folder.rglob(UNFINISHED):
-                unfinished.unlink()
+                unfinished.unlink(missing_ok=True)  # another process may have trained the same run
             progress.done()
             log(f"{name}: {figures} ({seconds} s)")
             receipts.append(receipt)

@@ -25,7 +25,7 @@ from histill.errors import HistillError
 from histill.methods import logs
 from histill.methods.module import TrainedModule
 from histill.methods.resume import RunState
-from histill.provenance import remove_parts, write_csv
+from histill.provenance import write_csv
 
 MONITOR = "validation_loss"
 Report = Callable[[tuple[float, float | None]], None]
@@ -150,6 +150,11 @@ def fit(
             keeper = EpochKeeper(run, state, options, training["logs"], keep, tell)
             _trainer(places, options, keeper).fit(module, datamodule=data)
         state = RunState.read(run.state, run.key)  # as the first rank wrote it
+        if state is None:
+            raise HistillError(
+                f"{run.state} is gone: another process has trained this run meanwhile",
+                mend="let one run at a time work in a results folder, and run snakemake again: what is done is kept",
+            )
     if state.diverged:
         run.state.unlink()
         raise HistillError(
@@ -164,7 +169,6 @@ def fit(
 
 def _begin(run: Run, log: Callable[[str], None]) -> RunState:
     run.folder.mkdir(parents=True, exist_ok=True)
-    remove_parts(run.folder)
     state = RunState.read(run.state, run.key)
     if state is not None:
         log(f"{run.name}: goes on after epoch {len(state.curve) - 1}")

@@ -84,6 +84,8 @@ def _draw_sizes(axes: Axes, table: dict[str, list], *, colours: list[str], marke
         axes.set(title="Library size and genes", xlabel="million reads", ylabel="detected genes")
         if max(millions) > 20 * min(millions):
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")  # by default a formula, and figures hold none
+            axes.xaxis.set_minor_formatter("")
         return
     rank = np.argsort(np.argsort(detected, kind="stable"), kind="stable")
     _scatter(axes, rank.tolist(), detected, colours=colours, marked=marked)

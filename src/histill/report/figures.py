@@ -25,6 +25,7 @@ REFERENCE = {"color": "#888888", "linewidth": 0.9, "linestyle": (0, (4, 3)), "zo
 STYLE = {
     "svg.hashsalt": "histill",
     "svg.fonttype": "path",
+    "text.parse_math": False,  # a dollar sign in the name of a class is no formula
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.spines.top": False,

@@ -1,50 +1,22 @@
-"""What the page was made with and how to make it again: versions, recipes, digests of inputs, config, commands."""
+"""What the page was made with and how to make it again: recipes, digests of inputs, config, commands."""
 
 from __future__ import annotations
 
 import json
-import platform
 import shlex
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from histill import __version__
-from histill.provenance import Receipt, digest, file_digest, read_json
+from histill.provenance import Receipt, digest, read_json
 from histill.redact import redact
 from histill.report.wording import plural
 from histill.stages import MODELS, PRETRAIN, STAGES, model_recipe, predictors, recipe
 
-# Packages whose version can change a result.
-_PACKAGES = (
-    "snakemake", "openslide-python", "openslide-bin", "tiffslide", "opencv-python-headless", "shapely", "zarr",
-    "anndata", "numpy", "pandas", "pyarrow", "torch", "timm", "lightning", "scikit-learn", "scikit-survival",
-    "matplotlib",
-)  # fmt: skip
-_SOURCES = (".py", ".yaml", ".gmt", ".tsv", ".txt", ".j2", ".css")
 # Of an encoder's recipe: what says where it is from and what it is given; all the rest is in the stores.
 _ENCODER = (
     "name", "source", "licence", "hub", "revision", "weights", "dim", "mpp", "input", "resize", "crop", "interpolation",
     "mean", "std", "pooling", "precision", "stain", "off_recipe",
 )  # fmt: skip
-
-
-def versions() -> list[tuple[str, str]]:
-    """Versions of histill, Python and the packages in use; packages that are not installed are absent."""
-    found = [("histill", __version__), ("python", platform.python_version())]
-    for name in _PACKAGES:
-        try:
-            found.append((name, metadata.version(name)))
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def source_digest() -> str:
-    """Digest of histill's own files: two installations with the same one compute alike."""
-    folder = Path(__file__).parents[1]
-    files = sorted(path for path in folder.rglob("*") if path.suffix in _SOURCES)
-    return digest({path.relative_to(folder).as_posix(): file_digest(path) for path in files})
 
 
 def recipes(config: dict[str, Any]) -> list[tuple[str, str]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import os
 import statistics
 from pathlib import Path
 from typing import Any
 
 from histill.batches import collect
+from histill.cohort.rows import read_rows
 from histill.errors import HistillError, SlideError
 from histill.magnifications import MAGNIFICATIONS
 from histill.provenance import EMPTY, OK, QUARANTINED, Receipt, read_json
@@ -27,6 +29,23 @@ def read_receipts(results: Path) -> dict[str, list[Receipt]]:
         if path.exists():
             found[stage] = collect([path])
     return found
+
+
+def shorten_paths(receipts: dict[str, list[Receipt]], sheet: str | None) -> None:
+    """Take the folders of the sheet's slides out of what their receipts say.
+
+    Elsewhere paths are known by their form (`histill.redact`); folders with commas, colons or brackets are not.
+    """
+    rows = [row for _, row in read_rows(sheet, [])[1]] if sheet else []
+    paths = {row["slide_id"]: row["path"] for row in rows if "slide_id" in row and os.sep in row.get("path", "")}
+
+    def short(text: str | None, path: str) -> str | None:
+        return text and text.replace(path, f"…/{os.path.basename(path)}")
+
+    for receipt in (one for entries in receipts.values() for one in entries if one.slide in paths):
+        path = paths[receipt.slide]
+        receipt.reason, receipt.mend = short(receipt.reason, path), short(receipt.mend, path)
+        receipt.warnings = [short(text, path) for text in receipt.warnings]
 
 
 def slide_states(receipts: dict[str, list[Receipt]]) -> dict[str, int]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from histill import __version__
-from histill.provenance import atomic_file
+from histill.provenance import atomic_file, file_digest, write_json
 from histill.redact import redact
 from histill.report import (
     audit,
@@ -25,6 +25,10 @@ from histill.report.contents import contents
 from histill.report.page import render
 from histill.report.side_by_side import benchmark_facts
 from histill.report.task import task_facts
+from histill.software import sign, source_digest, versions
+from histill.stages import recipe
+
+_STAGES = ("inspect", "tissue", "tiles", "features", "transcriptome", "cohort", "audit")  # whose receipts it reads
 
 
 def run(*, config: dict[str, Any], results: Path) -> Path:
@@ -50,12 +54,28 @@ def run(*, config: dict[str, Any], results: Path) -> Path:
     path = results / "report.html"
     with atomic_file(path) as part:
         part.write_text(page, encoding="utf-8")
+    _write_receipt(config, results)
     return path
+
+
+def _write_receipt(config: dict[str, Any], results: Path) -> None:
+    """What the page and its figures were made of, and their digests."""
+    read = [*(f"receipts/{name}.json" for name in _STAGES), *(f"evaluation/{task}.json" for task in config["tasks"])]
+    figures = sorted((results / figure_files.FOLDER).rglob("*.svg"))
+    written = ["report.html", *(path.relative_to(results).as_posix() for path in figures)]
+    receipt = {
+        "stage": "report",
+        "recipe": recipe("report", config),
+        "inputs": {name: file_digest(results / name) for name in read if (results / name).exists()},
+        "outputs": {name: file_digest(results / name) for name in written},
+    }
+    write_json(results / "receipts" / "report.json", sign(results, receipt))
 
 
 def collect(config: dict[str, Any], results: Path) -> dict[str, Any]:
     """Everything the page shows, with absolute paths shortened."""
     receipts = slides.read_receipts(results)
+    slides.shorten_paths(receipts, config.get("cohort", {}).get("slides"))
     inspected = slides.slide_facts(results, receipts)
     facts = redact(_run_facts(config, results, receipts, inspected))
     # Pictures are left as they are: base64 text holds no path, and there is much of it.
@@ -109,8 +129,8 @@ def _run_facts(config: dict[str, Any], results: Path, receipts: dict, inspected:
         "benchmarks": throughput.benchmarks(results),
         "audit": found,
         "audit_verdict": audit.verdict(found),
-        "versions": reproduce.versions(),
-        "source_digest": reproduce.source_digest(),
+        "versions": versions(),
+        "source_digest": source_digest(),
         "recipes": reproduce.recipes(config),
         "inputs": reproduce.inputs(results, receipts),
         "encoder_recipe": reproduce.encoder_recipe(config, results),

@@ -102,21 +102,23 @@ def digests(path: str | Path, options: dict[str, Any]) -> dict[str, str]:
     return {"expression": digest(contents), **found}
 
 
-def read(path: str | Path, options: dict[str, Any]) -> Matrix:
-    """Read, check and name a table.
+@dataclass
+class Rows:
+    """A table with one row a patient, genes still named as given; fields as of `Matrix`."""
 
-    Parameters
-    ----------
-    path
-        One table, or a folder with one file a sample.
-    options
-        `transcriptome.matrix` of a complete config.
+    values: np.ndarray
+    samples: list[str]
+    patients: list[str]
+    genes: list[str]
+    unit: str
+    findings: dict[str, Finding]
+    dropped_samples: dict[str, str]
+    replicates: dict[str, list[str]]
+    warnings: list[str]
 
-    Raises
-    ------
-    HistillError
-        When something is in doubt, or the values cannot be what they are said to be; it names the config key.
-    """
+
+def by_patient(path: str | Path, options: dict[str, Any]) -> Rows:
+    """What goes by the names of samples: read a table, choose samples, merge replicates. The first half of `read`."""
     path = str(path)
     table = _load(path, options)
     findings = table.findings
@@ -141,7 +143,27 @@ def read(path: str | Path, options: dict[str, Any]) -> Matrix:
             values = np.delete(values, repeated, axis=0)
             names, patients = _without(names, repeated), _without(patients, repeated)
     values, names, patients, replicates = samples.merge_replicates(values, names, patients, options["replicates"])
+    return Rows(values, names, patients, genes, unit, findings, dropped_samples, replicates, warnings)
 
+
+def read(path: str | Path, options: dict[str, Any]) -> Matrix:
+    """Read, check and name a table.
+
+    Parameters
+    ----------
+    path
+        One table, or a folder with one file a sample.
+    options
+        `transcriptome.matrix` of a complete config.
+
+    Raises
+    ------
+    HistillError
+        When something is in doubt, or the values cannot be what they are said to be; it names the config key.
+    """
+    rows = by_patient(path, options)
+    path, findings, warnings = str(path), rows.findings, rows.warnings
+    values, names, patients, genes, unit = rows.values, rows.samples, rows.patients, rows.genes, rows.unit
     measured, empty, twice = _measured(path, values, names, genes)
     own = values if measured.all() else values[:, measured]
     warnings += normalise.check_unit(path, own, unit, names, [genes[index] for index in np.flatnonzero(measured)])
@@ -167,7 +189,8 @@ def read(path: str | Path, options: dict[str, Any]) -> Matrix:
     if unit == "counts" and len(symbols) < normalise.FEW_GENES:
         warnings.append(f"counts per million of {len(symbols)} genes only: give all genes, or TPM")
     return Matrix(
-        values, names, patients, symbols, unit, library, long, mapping, findings, dropped_samples, replicates, warnings
+        values, names, patients, symbols, unit, library, long, mapping, findings,
+        rows.dropped_samples, rows.replicates, warnings,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from histill.errors import HistillError
+from histill.transcriptome.bounds import check_table
 from histill.transcriptome.read_beside import describes_genes
 from histill.transcriptome.read_columns import ROW_NAMES, read_columns
 from histill.transcriptome.read_layouts import ONE_SAMPLE
@@ -148,8 +149,11 @@ def _row_name_columns(header: list[str]) -> tuple[list[int], list[int]]:
 
 def _read_h5ad(path: str | Path) -> Table:
     import anndata
+    import h5py
 
     try:
+        with h5py.File(path) as handle:
+            check_table(path, handle)
         table = anndata.read_h5ad(path)
     except (OSError, KeyError, ValueError) as error:
         raise HistillError(f"{path} cannot be read as h5ad: {error}", mend="write it again with anndata") from None

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from histill.errors import HistillError
+from histill.transcriptome.bounds import Bounded, check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -192,10 +193,15 @@ def open_bytes(path: Path) -> Iterator[Any]:
             members = [m for m in archive.namelist() if not m.endswith("/") and not m.startswith("__MACOSX")]
             if len(members) != 1:
                 raise HistillError(f"{path} holds {len(members)} files", mend="give an archive with the matrix alone")
-            with archive.open(members[0]) as stream:
-                yield stream
+            stored = archive.getinfo(members[0]).compress_size
+            with archive.open(members[0]) as stream, io.BufferedReader(Bounded(stream, path, stored)) as bounded:
+                yield bounded
+    elif lower.endswith(".gz"):
+        stored = path.stat().st_size
+        with gzip.open(path, "rb") as stream, io.BufferedReader(Bounded(stream, path, stored)) as bounded:
+            yield bounded
     else:
-        with (gzip.open if lower.endswith(".gz") else open)(path, "rb") as stream:
+        with open(path, "rb") as stream:
             yield stream
 
 
@@ -216,6 +222,7 @@ def _read_parquet(path: Path, text_columns: TextColumns, dtype: type) -> Columns
         numeric = [i for i in range(len(header)) if i not in others]
         names = [header[i] for i in numeric]
         cells: dict[str, list[str | None]] = {header[i]: [] for i in text}
+        check(path, file.metadata.num_rows * len(header) * np.dtype(dtype).itemsize, path.stat().st_size)
         if any(_is_text(types[order[i]]) for i in numeric):
             table = file.read()
             for i in text:

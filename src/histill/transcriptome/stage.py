@@ -11,6 +11,7 @@ import numpy as np
 
 from histill.errors import HistillError
 from histill.provenance import atomic_file, digest, file_digest, write_json
+from histill.software import sign
 from histill.stages import recipe
 from histill.transcriptome import gene_sets, matrix, normalise, quality, scores
 
@@ -87,6 +88,7 @@ def run(*, path: str | Path, config: dict[str, Any], results: str | Path) -> dic
         "coverage": {space: gene_sets.coverage(own, read.genes) for space, own in sets.items()},
         "info": record,
     }
+    receipt = sign(results, receipt)
     write_json(results / "receipts" / "transcriptome.json", receipt)
     return receipt
 
@@ -132,8 +134,33 @@ def write(
     )
     with atomic_file(path) as part:
         table.write_h5ad(part, compression="lzf", convert_strings_to_categoricals=False)
+    return _content_digest(matrices, samples, patients, genes, record)
+
+
+def _content_digest(matrices: dict[str, np.ndarray], samples, patients, genes, record: dict[str, Any]) -> str:
     hashes = {name: hashlib.sha256(matrix).hexdigest() for name, matrix in matrices.items()}
     return digest({**hashes, "samples": samples, "patients": patients, "genes": genes, "record": record})
+
+
+def content_digest(path: str | Path) -> str:
+    """Digest of an expression file's content: what `write` returned of it, if nothing has changed.
+
+    Raises
+    ------
+    HistillError
+        When the file cannot be read.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path) as handle:
+            matrices = {"X": handle["X"][:]} | {name: matrix[:] for name, matrix in handle["layers"].items()}
+            samples, genes = (handle[axis][handle[axis].attrs["_index"]].asstr()[:].tolist() for axis in ("obs", "var"))
+            patients = handle["obs/patient_id"].asstr()[:].tolist()
+            record = json.loads(handle["uns/histill"].asstr()[()])
+    except (OSError, KeyError, ValueError) as error:
+        raise HistillError(f"{path} cannot be read: {error}", mend="run: snakemake -R transcriptome") from None
+    return _content_digest(matrices, samples, patients, genes, record)
 
 
 def patients(path: str | Path) -> list[str]:

@@ -24,6 +24,7 @@ from histill.slides.readers.levels import Level
 from histill.slides.readers.request import Axis, Request, Window, span
 from histill.slides.readers.resample import METHODS, Box, margin, resample
 from histill.slides.readers.white import WHITE, framed, on_white
+from histill.storage import patiently
 
 _SCRATCH_BYTES = 32 << 20  # memory a reader keeps for the pixels that it resamples
 MEND_DAMAGED = "the file is damaged or incomplete: copy or download it again, and compare its checksum"
@@ -172,6 +173,8 @@ class Reader(ABC):
         ------
         SlideError
             With the reader's own reason, if the pixels cannot be decoded.
+        UnreachableError
+            If the storage fails again and again.
         """
         if min(width, height, out_width, out_height) < 1:
             raise ValueError(
@@ -188,13 +191,25 @@ class Reader(ABC):
             return out
         columns, rows = request.columns, request.rows
         whole = columns.inside and rows.inside
-        pixels = self._resampled(request, out if whole else np.empty((rows.count, columns.count, 3), np.uint8))
+        place = out if whole else np.empty((rows.count, columns.count, 3), np.uint8)
+        pixels = patiently(lambda: self._attempt(request, place), self.path, note=self._note)
         if self._transform is not None:
             pixels[:] = colour_profile.apply(self._transform, pixels)
         if whole:
             return pixels
         framed(pixels, columns, rows, out)
         return out
+
+    def _attempt(self, request: Request, out: np.ndarray) -> np.ndarray:
+        try:
+            return self._resampled(request, out)
+        except BaseException:
+            self._release()  # what was opened before the storage failed may be of no use
+            raise
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
 
     def _request(self, x: int, y: int, width: int, height: int, out_width: int, out_height: int) -> Request | None:
         """How a region is read; None if it lies outside the slide."""

@@ -21,6 +21,7 @@ from histill.slides.readers.cache import TileCache
 from histill.slides.readers.codecs import UndecodedError, can_decode, decode
 from histill.slides.readers.pages import Page
 from histill.slides.readers.request import Window
+from histill.storage import is_out_of_reach
 
 _MAX_EXPANSION = 8  # bytes in the file for a pixel; more is a wrong byte count
 _LARGEST_FILE = 1 << 62  # offsets beyond are no numbers for the operating system
@@ -141,6 +142,8 @@ class DirectTiles:
             else:
                 return
         except Exception as error:  # the library raises its own types
+            if is_out_of_reach(error):
+                raise
             why = f"the pixels cannot be compared: {' '.join(str(error).split()) or type(error).__name__}"
         self._levels[index] = None
         self._notes.append(f"level {index} is read with {self._library} in place of the faster own decoding: {why}")

@@ -15,6 +15,7 @@ from histill.slides.readers.tiff_check import check_tiff
 from histill.slides.readers.tifffile import TiffFileReader
 from histill.slides.readers.tiffslide import TiffSlideReader
 from histill.slides.readers.wsidicom import WsiDicomReader
+from histill.storage import is_out_of_reach, patiently
 
 READERS: dict[str, type[Reader]] = {
     reader.name: reader
@@ -44,16 +45,15 @@ def open_slide(path: str | Path, reader: str = "auto", *, icc: bool = False, res
     ------
     SlideError
         If it is no file or a TIFF that cannot be whole (`tiff_check`); else with each reader's own reason.
+    UnreachableError
+        If the storage fails again and again.
     """
     path = Path(path)
-    check_file(path)
-    check_tiff(path)
-    if reader == "auto":
-        opened = _best(path, resample)
-    elif reader in READERS:
-        opened = _only(path, reader, resample)
-    else:
+    if reader not in ("auto", *READERS):
         raise ValueError(f"reader is auto or one of {', '.join(READERS)}, not {reader!r}")
+    said: list[str] = []
+    opened = patiently(lambda: _open(path, reader, resample), path, note=said.append)
+    opened.notes += said
     if icc:
         try:
             opened.to_srgb()
@@ -63,10 +63,18 @@ def open_slide(path: str | Path, reader: str = "auto", *, icc: bool = False, res
     return opened
 
 
+def _open(path: Path, reader: str, resample: str) -> Reader:
+    check_file(path)
+    check_tiff(path)
+    return _best(path, resample) if reader == "auto" else _only(path, reader, resample)
+
+
 def _only(path: Path, name: str, resample: str) -> Reader:
     try:
         return READERS[name](path, resample=resample)
     except Exception as error:  # every library has its own errors for a file it cannot open
+        if is_out_of_reach(error):
+            raise
         raise _refused(path, [f"{name} says: {reason(error)}"], [error]) from None
 
 
@@ -77,6 +85,8 @@ def _best(path: Path, resample: str) -> Reader:
         try:
             opened = READERS[name](path, resample=resample)
         except Exception as error:  # every library has its own errors for a file it cannot open
+            if is_out_of_reach(error):  # another reader may do, but its pixels may be others
+                raise
             said.append(f"{name} says: {reason(error)}")
             errors.append(error)
             continue
@@ -113,6 +123,8 @@ def check_file(path: Path) -> None:
         with open(path, "rb"):
             pass
     except OSError as error:
+        if is_out_of_reach(error):
+            raise
         raise SlideError(f"{path}: cannot be read: {error.strerror}", mend="correct the column path") from None
     if status.st_size == 0:
         raise SlideError(f"{path}: is empty (0 bytes)", mend="copy or download the file again")

@@ -36,8 +36,8 @@ class TiledReader(Reader):
         other._tiles = None if self._tiles is None else self._tiles.clone()
         return other
 
-    def close(self) -> None:
-        super().close()
+    def _release(self) -> None:
+        super()._release()
         if self._tiles is not None:
             self._tiles.close()
 

@@ -1,0 +1,1 @@
+"""Pseudonyms in place of ids, given at the sheets, before anything of a run is written."""
