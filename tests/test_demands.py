@@ -120,6 +120,10 @@ def test_memory_of_a_machine_is_that_of_its_container(tmp_path):
     assert demands.memory_of_machine(groups, own) == 200
     (groups / "memory" / "memory.limit_in_bytes").write_text("9223372036854771712\n")  # version 1 without a limit
     assert demands.memory_of_machine(groups, own) == 300
+    (groups / "memory" / "slurm" / "job_2" / "step_0").mkdir(parents=True)
+    (groups / "memory" / "slurm" / "job_2" / "memory.limit_in_bytes").write_text("100000000\n")
+    own.write_text("4:cpu,cpuacct:/\n3:memory:/slurm/job_2/step_0\n1:name=systemd:/x:y\n")
+    assert demands.memory_of_machine(groups, own) == 100
 
 
 def test_names_of_a_cluster_change_no_recipe(planned):

@@ -30,9 +30,13 @@ def schema(name: str) -> dict[str, Any]:
     return yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text(encoding="utf-8"))
 
 
-def fill(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with every default filled in, unchecked: what an earlier version wrote gets the newer keys."""
-    return _fill(copy.deepcopy(config), schema("config"))
+def written(path: str | Path) -> dict[str, Any]:
+    """The complete config that a run wrote: what an earlier version wrote keeps its keys, and gets the newer ones."""
+    filled, errors = _filled(read(path))
+    problems = [f"{path}: {_explain(error)}" for error in errors if error.validator != "additionalProperties"]
+    if problems:
+        raise ConfigError(problems)
+    return filled
 
 
 def complete(config: dict[str, Any]) -> dict[str, Any]:
@@ -40,11 +44,7 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
 
     Whether files exist and sheets make sense is checked by `histill.cohort.sheets.load`.
     """
-    from jsonschema import Draft202012Validator
-
-    form = schema("config")
-    filled = fill(config)
-    errors = sorted(Draft202012Validator(form).iter_errors(filled), key=lambda error: [str(p) for p in error.path])
+    filled, errors = _filled(config)
     problems = [_explain(error) for error in errors] or [
         *_unusable(filled),
         *_check_results(filled["results"]),
@@ -57,6 +57,17 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError(problems)
     filled["results"] = os.path.normpath(filled["results"])
     return filled
+
+
+def _filled(config: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+    """The config with every default filled in, and what the schema says against it."""
+    from jsonschema import Draft202012Validator
+
+    form = schema("config")
+    filled = _fill(copy.deepcopy(config), form)
+    return filled, sorted(
+        Draft202012Validator(form).iter_errors(filled), key=lambda error: [str(p) for p in error.path]
+    )
 
 
 def load(path: str | Path) -> dict[str, Any]:

@@ -99,13 +99,20 @@ def minutes(plan: Plan, stage: str, batch: str | None = None, attempt: int = 1) 
 def memory_of_machine(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
     """Memory that programs of this process's control group may take together, MB: the machine's, or a container's."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    limits += _limits([groups / "memory" / "memory.limit_in_bytes"])  # version 1
+    limits += _limits([groups / "memory" / "memory.limit_in_bytes"])  # version 1, of a container
     for line in own.read_text().splitlines() if own.is_file() else []:
-        if line.startswith("0::/"):  # version 2, where a limit also holds for the groups below
-            place = groups / line.removeprefix("0::/")
-            above = [folder for folder in (place, *place.parents) if folder.is_relative_to(groups)]
-            limits += _limits(folder / "memory.max" for folder in above)
+        _, controllers, group = line.split(":", 2)
+        if not controllers:  # version 2
+            limits += _limits_above(groups, group, "memory.max")
+        elif "memory" in controllers.split(","):  # version 1, where schedulers give each job a group
+            limits += _limits_above(groups / "memory", group, "memory.limit_in_bytes")
     return min(limits) // 10**6
+
+
+def _limits_above(root: Path, group: str, name: str) -> list[int]:
+    """Limits of a group and of those above it, which hold for it too."""
+    place = root / group.lstrip("/")
+    return _limits(folder / name for folder in (place, *place.parents) if folder.is_relative_to(root))
 
 
 def _limits(files: Iterable[Path]) -> list[int]:

@@ -36,6 +36,14 @@ _PART = re.compile(r"\.([0-9a-f]{8})-(\d+)\.\w+\.(part|old)\b")
 _FORGOTTEN_SECONDS = 86400.0
 
 OK, EMPTY, QUARANTINED = "ok", "empty", "quarantined"
+# Of a slide's receipt; one that was edited by hand may hold anything.
+_KINDS = {
+    **dict.fromkeys(("slide", "stage", "state", "recipe"), str),
+    **dict.fromkeys(("inputs", "outputs", "counts", "info"), dict),
+    "warnings": list,
+    "seconds": (int, float),
+    **dict.fromkeys(("reason", "mend", "software"), (str, type(None))),
+}
 
 
 def digest(value: Any) -> str:
@@ -284,6 +292,11 @@ class Receipt:
         Why the slide is not `ok`, and what to do about it.
     software
         Digest of what computed it (`histill.software`); None in receipts of earlier versions.
+
+    Raises
+    ------
+    TypeError
+        Where one of them is of another type.
     """
 
     slide: str
@@ -299,6 +312,11 @@ class Receipt:
     mend: str | None = None
     seconds: float = 0.0
     software: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, kind in _KINDS.items():
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(f"'{name}' of a receipt cannot be {getattr(self, name)!r}")
 
     def write(self, path: str | Path) -> None:
         write_json(path, asdict(self))

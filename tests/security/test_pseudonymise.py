@@ -299,6 +299,48 @@ def test_a_config_that_picks_patients_by_id_is_refused(cohort, key):
         pseudonymise(cohort(folds=external), key, "out")
 
 
+def test_a_used_column_that_holds_the_ids_is_refused(cohort, key):
+    text = Path("clinical.csv").read_text().splitlines()
+    rows = [f"{line},{line.split(',')[0].replace('-', '.')}" for line in text[1:]]
+    Path("clinical.csv").write_text("\n".join([f"{text[0]},case_id", *rows]) + "\n")
+    pseudonymise(cohort(), key, "out")  # a column that is left out may hold what it likes
+    picked = {
+        "type": "classification",
+        "label": "diagnosis",
+        "where": {"case_id": [p.replace("-", ".") for p in PATIENTS]},
+    }
+    with pytest.raises(HistillError, match="column 'case_id', which the config reads, holds the patients' ids"):
+        pseudonymise(cohort(tasks={"diagnosis": picked}), key, "again")
+    assert not Path("again").exists()
+
+
+def test_numbers_that_are_an_id_by_chance_are_no_ids(cohort, key):
+    for name in ("slides.csv", "clinical.csv"):
+        text = Path(name).read_text()
+        for number, patient in enumerate(PATIENTS):
+            text = text.replace(f"\n{patient},", f"\n{number + 3},").replace(f"DX1,{patient},", f"DX1,{number + 3},")
+        Path(name).write_text(text)
+    clinical = Path("clinical.csv")
+    clinical.write_text(re.sub("\n3,(.*),1,0,X", r"\n3,\1,3,0,X", clinical.read_text()))  # three months
+    sheets = {"slides": "slides.csv", "clinical": "clinical.csv"}
+    config = cohort(cohort=sheets, folds={"n": 2}, methods={"run": ["abmil"]})
+    assert plan.load(config).sheets.clinical.rows["3"]["months"] == "3"
+    assert pseudonymise(config, key, "out").patients == 12
+
+
+def test_identities_that_cannot_be_kept_leave_no_copies(cohort, key, monkeypatch):
+    def full(path, codes):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("histill.privacy.pseudonymise._write_identities", full)
+    with pytest.raises(OSError, match="No space left"):
+        pseudonymise(cohort(), key, "out", keep_identities=True)
+    assert not Path("out").exists()
+    (key.parent / "identities.csv").symlink_to("nowhere")
+    with pytest.raises(HistillError, match=r"identities\.csv exists"):
+        pseudonymise(cohort(), key, "out", keep_identities=True)
+
+
 def test_slides_of_several_files(cohort, key):
     mirax, index = Path("raw/TCGA-1.mrxs"), Path("raw/TCGA-2.vms")
     mirax.write_bytes(b"m")

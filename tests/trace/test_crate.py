@@ -176,3 +176,10 @@ def test_a_result_that_is_gone_is_named(written):
     (run / "models/diagnosis/linear-both/fold0-seed0/train/config.json").unlink()
     with pytest.raises(HistillError, match=r"fold0-seed0/train/config\.json is gone"):
         crate.describe(run, read_json(run / "config.json"), now=NOW)
+
+
+@pytest.mark.parametrize("name", ["receipts/features.json", "receipts/cohort.json"])
+def test_a_run_that_is_not_whole_has_no_crate(run, name):
+    (run / name).unlink()
+    with pytest.raises(HistillError, match=f"{name} is gone"):
+        crate.describe(run, read_json(run / "config.json"), now=NOW)

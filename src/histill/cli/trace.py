@@ -38,7 +38,10 @@ def trace(
 def manifest(
     config: ConfigOption = DEFAULT_CONFIG,
     workflow: Annotated[
-        Path | None, typer.Option("--workflow", help="The Snakefile of the run, which goes into the crate.")
+        Path | None,
+        typer.Option(
+            "--workflow", exists=True, dir_okay=False, help="The Snakefile of the run, which goes into the crate."
+        ),
     ] = None,
 ) -> None:
     """Write ro-crate-metadata.json, which makes the results a Workflow Run RO-Crate."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from histill.cohort import external, fold_file
+from histill.cohort.same_patient import id_key
 from histill.cohort.sheets import Clinical, Sheets, Slide
 from histill.errors import ConfigError, HistillError, SlideError
 from histill.evaluation.subgroups import SITE, USUAL
@@ -28,7 +29,7 @@ def used_columns(config: dict[str, Any], sheets: Sheets) -> list[str]:
     Raises
     ------
     HistillError
-        When the config picks patients by their ids: it would name them.
+        When the config picks patients by their ids, or reads a column that holds them: it would name them.
     """
     asked = config["evaluation"]["subgroups"]
     named = {SITE, *(asked or ())}
@@ -43,8 +44,19 @@ def used_columns(config: dict[str, Any], sheets: Sheets) -> list[str]:
             mend="give the clinical sheet a column that says which patients are meant, and name that one",
         )
     usual = USUAL if asked is None else ()
-    kept = (name for name in sheets.clinical.columns if name in named or name.lower() in usual)
+    kept = [name for name in sheets.clinical.columns if name in named or name.lower() in usual]
+    if copied := [name for name in kept if _holds_ids(name, sheets.clinical)]:
+        raise HistillError(
+            f"{sheets.clinical.path}: column '{copied[0]}', which the config reads, holds the patients' ids",
+            mend="give the clinical sheet a column that says which patients are meant, and name that one",
+        )
     return [ID, *kept]
+
+
+def _holds_ids(column: str, clinical: Clinical) -> bool:
+    """Whether most cells of a column are the patient's own id. (Numbers may be so by chance, here and there.)"""
+    cells = [(row[column], patient) for patient, row in clinical.rows.items() if column in row]
+    return 2 * sum(id_key(cell) == id_key(patient) for cell, patient in cells) > len(cells)
 
 
 def write_clinical(path: Path, clinical: Clinical, columns: list[str], codes: Pseudonyms) -> None:

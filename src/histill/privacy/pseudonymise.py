@@ -72,7 +72,7 @@ def pseudonymise(config: str | Path, key: str | Path, out: str | Path, *, keep_i
         raise HistillError(f"the key {key} lies in {out}, which others are given", mend="move the key elsewhere")
     if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise HistillError(f"{out} exists", mend="name another folder with --out, or remove it")
-    if keep_identities and identities.exists():
+    if keep_identities and os.path.lexists(identities):
         raise HistillError(f"{identities} exists", mend="move it away: it may be of another cohort")
     given = configuration.read(config)
     if "demo" in given:
@@ -84,13 +84,13 @@ def pseudonymise(config: str | Path, key: str | Path, out: str | Path, *, keep_i
     codes, notes = Pseudonyms(secret), []
     with atomic_folder(out) as part:
         _write_copies(checked, changed, part, out, codes, notes)
+        if keep_identities:  # first: without it nobody could lead the copies back
+            _write_identities(identities, codes)
+            notes.append(f"{identities} tells who is who: keep it as secret as the key")
     done = Done(out / CONFIG, notes=notes)
     plan.load(done.config)
     kinds = [kind for kind, _ in codes.given]
     done.patients, done.slides = kinds.count("patient"), kinds.count("slide")
-    if keep_identities:
-        _write_identities(identities, codes)
-        notes.append(f"{identities} tells who is who: keep it as secret as the key")
     return done
 
 

@@ -13,13 +13,23 @@ from histill.trace.check import CHANGED
 
 
 def find(path: Path) -> tuple[dict[str, Any], str] | None:
-    """What a bundle or a prediction says of itself, as JSON and as text; None where a path is neither."""
+    """What a bundle or a prediction says of itself, as JSON and as text; None where a path is neither.
+
+    Raises
+    ------
+    HistillError
+        If its record is not what histill writes.
+    """
     place = path.resolve()
     for folder in (place, *place.parents):
-        if (folder / manifest.MANIFEST).is_file():
-            return _bundle(folder)
-        if (folder / PREDICTION).is_file():
-            return _prediction(folder)
+        for name, told in ((manifest.MANIFEST, _bundle), (PREDICTION, _prediction)):
+            if not (folder / name).is_file():
+                continue
+            try:
+                return told(folder)
+            except (KeyError, TypeError, AttributeError):
+                mend = "get the bundle again, or predict the slide again: histill predict"
+                raise HistillError(f"{folder / name} is not what histill writes", mend=mend) from None
     return None
 
 

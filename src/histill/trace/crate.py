@@ -79,9 +79,18 @@ def describe(results: Path, config: dict[str, Any], *, now: datetime, workflow: 
         When the run ended; it began when `config.json` was written.
     workflow
         Whether the Snakefile lies in the crate.
+
+    Raises
+    ------
+    HistillError
+        Where a receipt, or what one names, is gone.
     """
     chain = Chain(Records(results))
     chain.report()
+    # Tables and pages of an earlier version have no receipt; these always had.
+    first = (step for name, step in chain.steps.items() if name in (*SLIDE_STAGES, "transcriptome", "cohort", "audit"))
+    if gone := [name for step in first for name in step.missing]:
+        raise HistillError(f"{results / gone[0]} is gone: the run is not whole", mend="run snakemake again")
     began = datetime.fromtimestamp(os.stat(results / "config.json").st_mtime, UTC)
     # Named by its receipt, which a page of an earlier version lacks.
     made = [_file(results, name) for name in sorted({"report.html", *_named(chain.steps.values())})]

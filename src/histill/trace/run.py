@@ -30,11 +30,11 @@ def trace(path: Path, *, slides: bool = False, deep: bool = False) -> tuple[dict
         If nothing is known of such a path.
     """
     try:
-        results = results_of(path)
+        results, below = results_of(path)
     except HistillError:
         if path.exists() and (found := alone.find(path)):
             return found
         raise
-    chain, last = chain_of(Records(results), path.resolve())
+    chain, last = chain_of(Records(results), below)
     found = text.told(chain, last, check(chain, deep=deep), slides=slides)
     return found, "\n".join(text.lines(found, chain))

@@ -20,7 +20,7 @@ def chain_of(records: Records, path: Path) -> tuple[Chain, str]:
     Parameters
     ----------
     path
-        Resolved, in the results folder or that itself (which stands for the report).
+        Below the results folder; `.` stands for the report.
 
     Raises
     ------
@@ -28,7 +28,7 @@ def chain_of(records: Records, path: Path) -> tuple[Chain, str]:
         If no step makes such a file.
     """
     chain = Chain(records)
-    match path.relative_to(records.results).parts:
+    match path.parts:
         case (
             () | (("report.html" | "ro-crate-metadata.json" | "figures" | "workflow"), *_) | ("receipts", "report.json")
         ):
@@ -41,9 +41,9 @@ def chain_of(records: Records, path: Path) -> tuple[Chain, str]:
             return _table(records, folder, Path(name).stem)
         case ("bundles", name, *_):
             return _bundle(records, name)
-        case ("models", task, folder, run, stage, *rest) if RUN.fullmatch(run):
+        case ("models", task, folder, run, stage, *rest) if _is_run(folder, run, stage):
             return _model(records, task, folder, run, stage, rest)
-        case ("models", *_) if found := sorted(path.rglob("receipt.json")):
+        case ("models", *_) if found := _runs(records.results, path):
             return _models(chain, found)
         case ("cohort" | "receipts", "audit.json"):
             return chain, chain.audit()
@@ -62,7 +62,7 @@ def chain_of(records: Records, path: Path) -> tuple[Chain, str]:
         case ("receipts", name, *_) if Path(name).stem in SLIDE_STAGES:
             return chain, chain.slide_stage(Path(name).stem)
     raise HistillError(
-        f"{path}: no stage of the workflow makes this",
+        f"{records.results / path}: no stage of the workflow makes this",
         mend="name the report, a figure, an evaluation, a bundle, a run below models/, a store, or a slide's file",
     )
 
@@ -89,11 +89,23 @@ def _bundle(records: Records, name: str) -> tuple[Chain, str]:
     return chain, chain.bundle(place)
 
 
-def _models(chain: Chain, receipts: list[Path]) -> tuple[Chain, str]:
+def _is_run(folder: str, run: str, stage: str) -> bool:
+    """Whether parts of a path below `models/<task>` are those of a run, and no copy or folder of the user's own."""
+    return RUN.fullmatch(run) is not None and stage in MODELS.get(folder.partition(".")[0], ())
+
+
+def _runs(results: Path, path: Path) -> list[tuple[str, str, str]]:
+    """(task, folder, stage) of the runs below a folder of models, each once."""
+    receipts = sorted((results / path).rglob("receipt.json"))
+    parts = [receipt.parent.relative_to(results / "models").parts for receipt in receipts]
+    found = [own for own in parts if len(own) == 4 and _is_run(*own[1:])]
+    return list(dict.fromkeys((task, folder, stage) for task, folder, _, stage in found))
+
+
+def _models(chain: Chain, runs: list[tuple[str, str, str]]) -> tuple[Chain, str]:
     """All runs below a folder of models."""
     last = ""
-    for receipt in receipts:
-        task, folder, _, stage = receipt.parent.relative_to(chain.records.results / "models").parts
+    for task, folder, stage in runs:
         node = MODELS[folder.partition(".")[0]][stage]
         last = (chain.predict if node.labels else chain.train)(task, folder, stage)
     return chain, last
