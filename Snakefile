@@ -17,6 +17,14 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
+
+
+# Used with --sdm apptainer alone.
+container: IMAGE
+
+
+include: "workflow/rules/inputs.smk"
+include: "workflow/rules/storage.smk"
 include: "workflow/rules/resources.smk"
 include: "workflow/rules/demo.smk"
 include: "workflow/rules/slides.smk"
@@ -30,6 +38,7 @@ include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/bundle.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/manifest.smk"
+include: "workflow/rules/publish.smk"
 
 
 rule all:
@@ -37,3 +46,4 @@ rule all:
     input:
         f"{RESULTS}/report.html",
         f"{RESULTS}/ro-crate-metadata.json",
+        published(PRODUCTS),

@@ -21,13 +21,6 @@ from packaging.version import Version
 from histill import __version__
 from histill.software import source_digest
 
-# What `snakemake --lint` says and is left so, each for its reason in docs/install.md.
-MEANT = {
-    "Specify a conda environment or container for each rule.",
-    "Mixed rules and functions in same snakefile.",
-    "Path composition with '+'",
-}
-
 
 def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
@@ -194,10 +187,11 @@ def test_conda_environment_has_a_python_that_the_package_allows(root):
 
 def test_catalogue_entry_says_what_is_true(root):
     usage = yaml.safe_load((root / ".snakemake-workflow-catalog.yml").read_text())["usage"]
-    rules = "".join(path.read_text() for path in (root / "workflow" / "rules").glob("*.smk"))
+    files = [root / "Snakefile", *(root / "workflow" / "rules").glob("*.smk")]
+    rules = "".join(path.read_text() for path in files)
     assert usage["report"] is ("report(" in rules)
     assert usage["software-stack-deployment"]["conda"] is bool(re.search(r"^\s+conda:", rules, re.MULTILINE))
-    assert usage["software-stack-deployment"]["apptainer"] is bool(re.search(r"^\s+container:", rules, re.MULTILINE))
+    assert usage["software-stack-deployment"]["apptainer"] is bool(re.search(r"^\s*container:", rules, re.MULTILINE))
 
 
 def test_rules_are_formatted(root):
@@ -207,10 +201,9 @@ def test_rules_are_formatted(root):
 
 
 @pytest.mark.workflow
-def test_linter_of_snakemake_finds_nothing_but_what_is_meant(root, tmp_path):
+def test_linter_of_snakemake_finds_nothing(root, tmp_path):
     command = [sys.executable, "-m", "snakemake", "--lint", "-s", str(root / "Snakefile")]
     command += ["--configfile", str(root / "config.yaml")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    found = {re.sub(r" in line \d+", "", line) for line in re.findall(r"^ +\* (.*):$", done.stderr, re.MULTILINE)}
-    assert "Lints for" in done.stderr
-    assert found <= MEANT, found - MEANT
+    assert done.returncode == 0, done.stderr
+    assert "your workflow is in a good condition" in done.stderr

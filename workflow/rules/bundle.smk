@@ -31,8 +31,10 @@ rule export_bundle:
         ),
         folder=lambda wildcards: BUNDLE.format(**wildcards),
     shell:
-        "histill export" + CONFIGURED + "--task {wildcards.task} --method {wildcards.method}"
-        " --stage {wildcards.stage} --out {params.folder:q}" + LOGGED
+        command(
+            "export",
+            "--task {wildcards.task} --method {wildcards.method} --stage {wildcards.stage} --out {params.folder:q}",
+        )
 
 
 rule bundle:

@@ -15,7 +15,7 @@ rule cohort:
     params:
         recipe=stages.recipe("cohort", PLAN.config),
     shell:
-        "histill cohort" + CONFIGURED + LOGGED
+        command("cohort")
 
 
 # Nothing is trained before it: patients who are one under two ids, on both sides of a split, end the run here.
@@ -33,4 +33,4 @@ rule audit:
     params:
         recipe=stages.recipe("audit", PLAN.config),
     shell:
-        "histill audit" + CONFIGURED + LOGGED
+        command("audit")

@@ -1,6 +1,9 @@
 # The checked plan of this run, and what the rules share. Everything a rule depends on is a file or a plain parameter.
+import os
 import shlex
 import sys
+
+from snakemake.settings.types import DeploymentMethod
 
 from histill import config as configuration
 from histill import plan, stages
@@ -8,38 +11,40 @@ from histill.errors import HistillError
 from histill.provenance import digest, write_json
 from histill.storage import is_of_the_future
 
+
+def stop(error):
+    """Nothing has been written yet; a traceback would bury the list of problems."""
+    print(f"histill: {error}", file=sys.stderr)
+    sys.exit(1)
+
+
 try:
     for path in workflow.configfiles:
         configuration.read(path)  # of a key that is given twice, Snakemake would take the last in silence
     PLAN = plan.load(config, look=workflow.is_main_process)  # a job of the run need not
     # Only receipts are tracked. The stores and tables that they name would stay behind.
-    if str(workflow.modifier.modify_path(PLAN.config["results"])) != PLAN.config["results"]:
+    if workflow.modifier.path_modifier.replace_prefix(PLAN.config["results"]) != PLAN.config["results"]:
         raise HistillError(
-            "the results cannot be moved by a default storage provider or the prefix of a module",
+            "the results cannot be moved by the prefix of a module",
             mend="leave it out and name another folder in the config key 'results', which every job sees; docs/install.md",
         )
 except HistillError as error:
-    # Nothing has been written yet; a traceback would bury the list of problems.
-    print(f"histill: {error}", file=sys.stderr)
-    sys.exit(1)
+    stop(error)
 
 # The report's captions read the config; they need the defaults too.
 config.update(PLAN.config)
 RESULTS = PLAN.config["results"]
 RECEIPTS = f"{RESULTS}/receipts"
 TASKS = list(PLAN.config["tasks"])
-# The complete config of this run, for the stages to read. It is no input of a rule: what reruns is decided by each rule's
-# recipe. (As an `ancient` input made by a rule it would hide changed parameters: Snakemake does not look at jobs behind
-# one that runs.)
+IMAGE = PLAN.config["container"]
+# The complete config of this run, for the stages to read. It is no job's input: what reruns is decided by the recipes. (As
+# an `ancient` input made by a job it would hide changed parameters: Snakemake does not look at jobs behind one that runs.)
 CONFIG = f"{RESULTS}/config.json"
-# Part of a command as it stands, not as {CONFIG}: where this workflow is a module, commands are filled in with the names of
-# the workflow that uses it.
-CONFIGURED = f" --config {shlex.quote(CONFIG)} "
-# A failing stage shows the end of its log, which ends in the reason and the mend; on a full disk there may be none.
-LOGGED = (
-    " > {log:q} 2>&1 || {{ tail -n 30 {log:q} >&2; echo >> {log:q}"
-    " || echo 'histill: the log cannot be written: free space, or have it mounted for writing, and run again' >&2; exit 1; }}"
-)
+
+if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
+    if "://" not in IMAGE and not os.path.isfile(IMAGE):
+        mend = "build it: apptainer build histill.sif envs/apptainer.def; or name another in the config key 'container'"
+        stop(HistillError(f"there is no image {IMAGE} to run jobs in", mend=mend))
 
 
 wildcard_constraints:
@@ -53,6 +58,20 @@ wildcard_constraints:
     seed="[0-9]+",
 
 
+def logged(command):
+    """A failing command shows the end of its log, which ends in the reason and the mend; on a full disk there may be none."""
+    return (
+        f"{command} > {{log:q}} 2>&1 || {{{{ tail -n 30 {{log:q}} >&2; echo >> {{log:q}}"
+        " || echo 'histill: the log cannot be written: free space, or have it mounted for writing, and run again' >&2; exit 1; }}"
+    )
+
+
+def command(stage, *arguments):
+    """Shell command of a stage with the config of this run. The config's path stands in it as it is, not as {CONFIG}: where
+    this workflow is a module, Snakemake fills in the names of the workflow that uses it."""
+    return logged(" ".join(["histill", stage, "--config", shlex.quote(CONFIG), *filter(None, arguments)]))
+
+
 def batch_slides(wildcards):
     """Slide files of a batch. Of one whose time of change lies in the future, as by a scanner's wrong clock, Snakemake would
     take the receipt, which is older, for a failure; such a file is read, and not watched."""
@@ -61,7 +80,8 @@ def batch_slides(wildcards):
 
 def batch_rows(wildcards):
     """Digest of what the sheet says of a batch's slides: another path or mpp inspects them again."""
-    return "rows:" + digest([[slide.slide_id, slide.path, slide.mpp] for slide in PLAN.slides(wildcards.batch)])
+    rows = [[slide.slide_id, slide.path, slide.mpp] for slide in PLAN.slides(wildcards.batch)]
+    return f"rows:{digest(rows)}"
 
 
 def batch_receipts(stage):

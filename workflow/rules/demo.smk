@@ -16,4 +16,4 @@ if "demo" in PLAN.config:
         params:
             recipe=stages.recipe("demo", PLAN.config),
         shell:
-            "histill demo make" + CONFIGURED + "--workers {threads}" + LOGGED
+            command("demo make", "--workers {threads}")

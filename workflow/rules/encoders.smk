@@ -11,10 +11,10 @@ if not PLAN.imports and PLAN.encoders_with_weights():
             f"{RESULTS}/logs/encoders/{{encoder}}.log",
         localrule: True
         params:
-            encoder=lambda wildcards: "encoder:" + PLAN.encoder_digest(wildcards.encoder),
-            files=lambda wildcards: "files:" + digest(PLAN.weight_stamps(wildcards.encoder)),
+            encoder=lambda wildcards: f"encoder:{PLAN.encoder_digest(wildcards.encoder)}",
+            files=lambda wildcards: f"files:{digest(PLAN.weight_stamps(wildcards.encoder))}",
             weights=lambda wildcards: (
                 ["--weights", PLAN.encoders()[wildcards.encoder]] if PLAN.encoders()[wildcards.encoder] else []
             ),
         shell:
-            "histill encoders prefetch {wildcards.encoder:q} {params.weights:q} --out {output:q}" + LOGGED
+            logged("histill encoders prefetch {wildcards.encoder:q} {params.weights:q} --out {output:q}")

@@ -15,7 +15,7 @@ if PLAN.imports:
         params:
             recipe=stages.recipe("features_import", PLAN.config),
         shell:
-            "histill features import" + CONFIGURED + LOGGED
+            command("features import")
 
 else:
 
@@ -35,12 +35,9 @@ else:
             **asks("features", gpu=PLAN.encoder_gpus()),
         params:
             recipe=stages.recipe("features", PLAN.config),
-            encoder="encoder:" + PLAN.encoder_digest(),
+            encoder=f"encoder:{PLAN.encoder_digest()}",
         shell:
-            "histill features extract"
-            + CONFIGURED
-            + "--batch {wildcards.batch} --threads {threads} --out {output:q}"
-            + LOGGED
+            command("features extract", "--batch {wildcards.batch} --threads {threads} --out {output:q}")
 
     rule features:
         input:
@@ -51,4 +48,4 @@ else:
             f"{RESULTS}/logs/features.log",
         localrule: True
         shell:
-            "histill collect features" + CONFIGURED + LOGGED
+            command("collect features")

@@ -18,6 +18,6 @@ rule manifest:
     localrule: True
     params:
         # The crate names config.json by its digest. The number is raised when it says something else of the same run.
-        config="config:" + digest([1, PLAN.config]),
+        config=f"config:{digest([1, PLAN.config])}",
     shell:
-        "histill manifest" + CONFIGURED + ("--workflow {input.snakefile:q}" if COPIED else "") + LOGGED
+        command("manifest", "--workflow {input.snakefile:q}" if COPIED else "")

@@ -31,4 +31,4 @@ rule report:
     params:
         recipe=stages.recipe("report", PLAN.config),
     shell:
-        "histill report" + CONFIGURED + LOGGED
+        command("report")

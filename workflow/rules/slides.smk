@@ -16,7 +16,7 @@ if not PLAN.imports:
             recipe=stages.recipe("inspect", PLAN.config),
             rows=batch_rows,
         shell:
-            "histill inspect" + CONFIGURED + "--batch {wildcards.batch} --out {output:q}" + LOGGED
+            command("inspect", "--batch {wildcards.batch} --out {output:q}")
 
     rule inspect:
         input:
@@ -27,7 +27,7 @@ if not PLAN.imports:
             f"{RESULTS}/logs/inspect.log",
         localrule: True
         shell:
-            "histill collect inspect" + CONFIGURED + LOGGED
+            command("collect inspect")
 
     rule tissue_batch:
         input:
@@ -43,7 +43,7 @@ if not PLAN.imports:
         params:
             recipe=stages.recipe("tissue", PLAN.config),
         shell:
-            "histill tissue" + CONFIGURED + "--batch {wildcards.batch} --out {output:q}" + LOGGED
+            command("tissue", "--batch {wildcards.batch} --out {output:q}")
 
     rule tissue:
         input:
@@ -54,7 +54,7 @@ if not PLAN.imports:
             f"{RESULTS}/logs/tissue.log",
         localrule: True
         shell:
-            "histill collect tissue" + CONFIGURED + LOGGED
+            command("collect tissue")
 
     rule tiles_batch:
         input:
@@ -70,7 +70,7 @@ if not PLAN.imports:
         params:
             recipe=stages.recipe("tiles", PLAN.config),
         shell:
-            "histill tiles" + CONFIGURED + "--batch {wildcards.batch} --out {output:q}" + LOGGED
+            command("tiles", "--batch {wildcards.batch} --out {output:q}")
 
     rule tiles:
         input:
@@ -81,4 +81,4 @@ if not PLAN.imports:
             f"{RESULTS}/logs/tiles.log",
         localrule: True
         shell:
-            "histill collect tiles" + CONFIGURED + LOGGED
+            command("collect tiles")

@@ -17,4 +17,4 @@ if PLAN.sheets.expression:
         params:
             recipe=stages.recipe("transcriptome", PLAN.config),
         shell:
-            "histill transcriptome" + CONFIGURED + LOGGED
+            command("transcriptome")
