@@ -114,6 +114,10 @@ def test_numbers_have_one_spelling():
         ({"tasks": {True: {"type": "classification", "label": "x"}}}, "put it in quotes"),  # YAML reads `on:` so
         ({"tasks": {"x": None}}, "'type' is a required property"),
         ({"tasks": ["x"]}, "is not of type 'object'"),
+        ({"tasks": {"x\n": {"type": "classification", "label": "x"}}}, "'x\\n' must match"),
+        ({"features": {"device": "cpu\n"}}, "features.device': 'cpu\\n' must match"),
+        ({"container": "a.sif; touch x"}, "'container': 'a.sif; touch x' must match"),
+        ({"container": "--bind"}, "'container': '--bind' must match"),
     ],
 )
 def test_values_that_no_stage_could_use(changes, message):

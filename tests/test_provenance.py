@@ -106,6 +106,14 @@ def test_receipt_round_trip_and_damage(tmp_path):
     assert Receipt.read(tmp_path / "absent.json") is None
 
 
+@pytest.mark.parametrize("read", [read_json, Receipt.read])
+def test_a_folder_in_place_of_a_file_is_named_with_the_mend(tmp_path, read):
+    (tmp_path / "r.json").mkdir()
+    with pytest.raises(HistillError, match=r"r\.json is a folder") as caught:
+        read(tmp_path / "r.json")
+    assert "move it away" in caught.value.mend
+
+
 def test_file_digest_is_of_content(tmp_path):
     (tmp_path / "a").write_text("x")
     (tmp_path / "b").write_text("x")

@@ -61,13 +61,20 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
 
 def _filled(config: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
     """The config with every default filled in, and what the schema says against it."""
-    from jsonschema import Draft202012Validator
+    from jsonschema import Draft202012Validator, validators
 
     form = schema("config")
     filled = _fill(copy.deepcopy(config), form)
-    return filled, sorted(
-        Draft202012Validator(form).iter_errors(filled), key=lambda error: [str(p) for p in error.path]
-    )
+    validator = validators.extend(Draft202012Validator, {"pattern": _whole})(form)
+    return filled, sorted(validator.iter_errors(filled), key=lambda error: [str(p) for p in error.path])
+
+
+def _whole(validator: Any, pattern: str, value: Any, form: dict[str, Any]) -> Iterator[Any]:
+    """JSON Schema's `pattern` for patterns of the whole text: Python's `$` would allow a line break behind it."""
+    from jsonschema import ValidationError
+
+    if isinstance(value, str) and not re.fullmatch(pattern, value):
+        yield ValidationError(f"{value!r} must match {pattern}")
 
 
 def load(path: str | Path) -> dict[str, Any]:

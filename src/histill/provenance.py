@@ -264,8 +264,14 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise HistillError(f"{path} does not exist", mend="run the stage that writes it first") from None
+    except IsADirectoryError:
+        raise _folder(path) from None
     except (ValueError, RecursionError) as error:  # no text, no JSON, a number of a thousand digits, too deep
         raise HistillError(f"{path} is not valid JSON: {error}", mend="delete it and run snakemake again") from None
+
+
+def _folder(path: str | Path) -> HistillError:
+    return HistillError(f"{path} is a folder where a file belongs", mend="move it away and run snakemake again")
 
 
 @dataclass
@@ -326,6 +332,8 @@ class Receipt:
         """The receipt at `path`, or None where there is none that can be read (it is then made again)."""
         try:
             return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+        except IsADirectoryError:
+            raise _folder(path) from None
         except (FileNotFoundError, ValueError, RecursionError, TypeError):
             return None
 

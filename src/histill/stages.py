@@ -55,6 +55,7 @@ STAGES = {
     "evaluate": Stage(2, ("evaluation", "tasks.{task}"), ("predict",)),
     "report": Stage(5, ("report",)),
 }
+SLIDE_STAGES = ("inspect", "tissue", "tiles", "features")  # that work slide by slide, in this order
 
 
 @dataclass(frozen=True)

@@ -165,6 +165,12 @@ def test_other_delimiters_are_found_in_the_header(cohort, delimiter):
     assert len(cohort({"slides.csv": cohort.text["slides.csv"].replace(",", delimiter)}).slides) == 12
 
 
+def test_the_usual_delimiter_in_a_quoted_column_name_cuts_nothing(cohort):
+    lines = cohort.text["slides.csv"].replace(",", ";").splitlines()
+    text = "\n".join([f'"note, if any";{lines[0]}', *(f"-;{line}" for line in lines[1:])])
+    assert len(cohort({"slides.csv": text}).slides) == 12
+
+
 def test_empty_columns_at_the_right_edge_are_harmless(cohort):
     text = cohort.text["slides.csv"]
     assert len(cohort({"slides.csv": text.replace("\n", ",,\n")}).slides) == 12

@@ -8,13 +8,15 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from histill.provenance import bytes_digest, digest, read_json
+from histill.provenance import bytes_digest, digest, file_digest, read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = {
@@ -30,6 +32,7 @@ CONFIG = {
 TARGETS = ("all", "bundle")
 # How long something took, how quick it was, when it was written.
 _OF_TIME = {"seconds", "tiles_per_second", "encoder_busy", "queue_depth", "modified_ns"}
+_OF_TIME |= {"startTime", "endTime", "datePublished"}  # of the run, in its crate
 _NOT_RESULTS = {"logs", "benchmarks", "pseudonyms.key"}  # what was said, how long it took, and a random key
 
 
@@ -176,7 +179,7 @@ def kill(pid: int) -> bool:
 def outcome(results: Path) -> dict[str, str]:
     """Path -> digest of all that a run came to: every file that is neither log, key nor leftover, without times."""
     return {
-        name: _content(results / name)
+        name: _content(results, name)
         for name in sorted(path.relative_to(results).as_posix() for path in results.rglob("*") if path.is_file())
         if not _NOT_RESULTS & set(Path(name).parts) and not _is_leftover(name)
     }
@@ -199,8 +202,9 @@ def differences(wanted: dict[str, str], found: dict[str, str]) -> list[str]:
     return sorted([*missing, *added, *(f"differs: {k}" for k in wanted.keys() & found.keys() if wanted[k] != found[k])])
 
 
-def _content(path: Path) -> str:
+def _content(results: Path, name: str) -> str:
     """Digest of a file without what it says of time."""
+    path = results / name
     content = path.read_bytes()
     if path.name == "report.html":
         content = re.sub(rb'<section id="throughput".*?</section>', b"", content, flags=re.DOTALL)
@@ -209,9 +213,26 @@ def _content(path: Path) -> str:
     if path.suffix not in (".json", ".geojson"):
         return bytes_digest(content)
     value = _timeless(read_json(path))
+    if name == "receipts/report.json":
+        for kind in ("inputs", "outputs"):
+            value[kind] = {of: _judged(results / of, made, file_digest) for of, made in value[kind].items()}
+    if name == "ro-crate-metadata.json":
+        value["@graph"] = [_judged_entity(results, entity) for entity in value["@graph"]]
     if path.name == "bundle.json":
         del value["digest"], value["files"]["README.md"]
     return digest(value)
+
+
+def _judged(path: Path, made: str, read: Callable[[Path], str]) -> str:
+    """In place of the digest of a file that may speak of time: whether it is that file's."""
+    return "true" if read(path) == made else f"not that of {path.name}: {made}"
+
+
+def _judged_entity(results: Path, entity: dict[str, Any]) -> dict[str, Any]:
+    if "sha256" not in entity or not (results / entity["@id"]).is_file():
+        return entity
+    judged = _judged(results / entity["@id"], entity["sha256"], lambda path: sha256(path.read_bytes()).hexdigest())
+    return {**entity, "sha256": judged, "contentSize": None}
 
 
 def _timeless(value: Any) -> Any:

@@ -24,6 +24,7 @@ from histill.provenance import read_json, write_json
 from histill.redact import redact
 from histill.slides import regions, tile
 from histill.slides.inspect import geometry, read_slide
+from histill.stages import SLIDE_STAGES
 
 PREDICTION, TILES, TOP_TILES, PAGE = "prediction.json", "tiles.geojson", "top-tiles.png", "view.html"
 PICTURES = tuple(f"{kind}-{level}.png" for kind in (ATTENTION, SHARE) for level in MAGNIFICATIONS)
@@ -31,7 +32,6 @@ NAMES = (PREDICTION, TILES, TOP_TILES, PAGE, *PICTURES)  # all that there can be
 GIVEN = "given with --mpp"
 # The stages' words in warnings and reasons, and those of a command that has no sheet and keeps no overview.
 _WORDS = {r"sample sheet (says )?(?=[\d.]+ µm)": r"--mpp \1", r"else look at overview\.jpg": f"else look at {PAGE}"}
-STAGES = ("inspect", "tissue", "tiles", "features")
 
 
 def write(bundle: Bundle, slide: Slide, work: Path, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def write(bundle: Bundle, slide: Slide, work: Path, folder: Path, config: dict[s
     """
     own = work / "slides" / slide.slide_id
     device = config["features"]["device"]
-    receipts = {stage: read_receipt(work, stage, slide.slide_id) for stage in STAGES}
+    receipts = {stage: read_receipt(work, stage, slide.slide_id) for stage in SLIDE_STAGES}
     seconds = {stage: receipt.seconds for stage, receipt in receipts.items()}
     facts, quality = read_slide(work, slide.slide_id), read_json(own / tile.QUALITY)
     dimensions, mpp = geometry(facts)

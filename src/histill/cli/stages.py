@@ -46,8 +46,12 @@ def collect(
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Collect the batch receipts of a stage into its receipt."""
-    from histill import batches, plan
+    from histill import batches, plan, stages
+    from histill.errors import HistillError
 
+    if stage not in stages.SLIDE_STAGES:
+        known = ", ".join(stages.SLIDE_STAGES)
+        raise HistillError(f"stage '{stage}' has no batches to collect", mend=f"stages that have: {known}")
     checked = plan.load(config, look=False)
     receipts = checked.results / "receipts"
     paths = [receipts / stage / f"{batch}.json" for batch in checked.batches]

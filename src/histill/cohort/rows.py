@@ -54,4 +54,5 @@ def _delimiter(path: Path, text: str) -> str:
     """Comma, or tab in .tsv and .txt; another one where only it cuts the header (Excel's CSV of half of Europe)."""
     usual = "\t" if path.suffix.lower() in (".tsv", ".txt") else ","
     header = next((line for line in text.splitlines() if line.strip()), "")
-    return usual if usual in header else max((usual, ",", ";", "\t"), key=header.count)
+    cells = {mark: len(next(csv.reader([header], delimiter=mark))) for mark in (usual, ",", ";", "\t")}
+    return usual if cells[usual] > 1 else max(cells, key=cells.__getitem__)

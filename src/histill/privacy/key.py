@@ -31,6 +31,8 @@ def read_key(path: str | Path) -> bytes:
         with open(path, "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             key = file.read(1 << 16).rstrip(b"\r\n")
+    except IsADirectoryError:
+        raise HistillError(f"the key {path} is a folder", mend=_MAKE.format(path / "key")) from None
     except OSError as error:
         raise HistillError(f"the key {path} cannot be read: {error.strerror}", mend=_MAKE.format(path)) from None
     if stat.S_IMODE(mode) & 0o077:

@@ -13,8 +13,8 @@ from histill.cohort.rows import read_rows
 from histill.errors import HistillError, SlideError
 from histill.magnifications import MAGNIFICATIONS
 from histill.provenance import EMPTY, OK, QUARANTINED, Receipt, read_json
+from histill.stages import SLIDE_STAGES
 
-SLIDE_STAGES = ("inspect", "tissue", "tiles", "features")
 THUMBNAIL_PX = 460
 THUMBNAIL_BYTES = 40_000
 _GROUPS = ("10x", "20x", "slide")  # of a feature store; other counts are no vectors

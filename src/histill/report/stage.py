@@ -26,9 +26,9 @@ from histill.report.page import render
 from histill.report.side_by_side import benchmark_facts
 from histill.report.task import task_facts
 from histill.software import sign, source_digest, versions
-from histill.stages import recipe
+from histill.stages import SLIDE_STAGES, recipe
 
-_STAGES = ("inspect", "tissue", "tiles", "features", "transcriptome", "cohort", "audit")  # whose receipts it reads
+_STAGES = (*SLIDE_STAGES, "transcriptome", "cohort", "audit")  # whose receipts it reads
 
 
 def run(*, config: dict[str, Any], results: Path) -> Path:

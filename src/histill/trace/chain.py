@@ -16,10 +16,9 @@ from histill.methods import ablation, benchmark
 from histill.methods.predict import MAPPED
 from histill.methods.train import run_folder
 from histill.provenance import DIGEST_CHARACTERS, OK, Receipt, digest, file_digest, read_json
-from histill.stages import MODELS, Stage
+from histill.stages import MODELS, SLIDE_STAGES, Stage
 from histill.trace.records import Records
 
-SLIDE_STAGES = ("inspect", "tissue", "tiles", "features")
 WEIGHTS = "model.safetensors"
 Run = tuple[int, int]  # fold, seed
 

@@ -20,7 +20,8 @@ from histill.errors import HistillError
 from histill.provenance import atomic_file, digest, write_json
 from histill.redact import redact
 from histill.software import record
-from histill.trace.chain import SLIDE_STAGES, Chain, Step
+from histill.stages import SLIDE_STAGES
+from histill.trace.chain import Chain, Step
 from histill.trace.records import Records
 
 METADATA, WORKFLOW = "ro-crate-metadata.json", "workflow/Snakefile"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from histill.bundle.manifest import MANIFEST
 from histill.errors import HistillError
-from histill.stages import MODELS
-from histill.trace.chain import SLIDE_STAGES, Chain
+from histill.stages import MODELS, SLIDE_STAGES
+from histill.trace.chain import Chain
 from histill.trace.records import RUN, Records
 
 _SLIDE_FILES = {"slide.json": "inspect", "tissue.geojson": "tissue", "overview.jpg": "tissue"}

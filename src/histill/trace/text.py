@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from histill.provenance import file_digest
+from histill.stages import SLIDE_STAGES
 from histill.trace.chain import Chain, Step
 from histill.trace.check import Findings
 
@@ -60,7 +61,7 @@ def _step(step: Step) -> dict[str, Any]:
 
 def _slides(chain: Chain) -> list[dict[str, Any]]:
     """Every slide as the last slide stage of the chain left it."""
-    known = [stage for stage in ("inspect", "tissue", "tiles", "features") if stage in chain.steps]
+    known = [stage for stage in SLIDE_STAGES if stage in chain.steps]
     if not known:
         return []
     first, last = chain.slides(known[0]), chain.slides(known[-1])
