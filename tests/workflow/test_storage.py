@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import tarfile
 
@@ -56,6 +57,23 @@ def test_bundles_are_published_by_name(project, tmp_path):
         archive.extractall(tmp_path / "bundle", filter="data")
     assert files(tmp_path / "bundle") == files(project.work / "results" / "bundles" / name)
     assert not project.planned("publish", *arguments)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("snakemake_storage_plugin_s3") is None or "HISTILL_S3" not in os.environ,
+    reason="needs snakemake-storage-plugin-s3, and a place in HISTILL_S3 (s3://BUCKET/FOLDER) that holds nothing yet",
+)
+def test_products_go_to_s3_and_its_keys_nowhere(project):
+    arguments = ("--default-storage-provider", "s3", "--default-storage-prefix", os.environ["HISTILL_S3"])
+    planned = project.planned("publish", *arguments)
+    assert (planned["publish_product"], planned["publish_bundle"]) == (len(PRODUCTS), 1)
+    project.snakemake("publish", *arguments)
+    assert not project.planned("publish", *arguments)
+    secret = os.environ["SNAKEMAKE_STORAGE_S3_SECRET_KEY"].encode()
+    assert not [path for path in project.work.rglob("*") if path.is_file() and secret in path.read_bytes()]
+    done = project.snakemake("-n", *arguments[:2], check=False)
+    assert done.returncode != 0
+    assert "without a place" in done.stderr
 
 
 def test_without_a_place_all_stays_where_it_is(project):
