@@ -44,7 +44,7 @@ STAGES = {
     "demo": Stage(1, ("demo",)),
     # Limits of time and memory change no result, so they are in no recipe.
     "inspect": Stage(2, ("slides.reader", "slides.icc", "slides.resample", "slides.allow_upsampling")),
-    "tissue": Stage(2, ("tissue.method", "tissue.weights", *_AREAS), ("inspect",)),
+    "tissue": Stage(3, ("tissue.method", "tissue.weights", *_AREAS), ("inspect",)),
     "tiles": Stage(2, ("tiles",), ("tissue",)),
     "features": Stage(3, (*_FEATURES, *_EXTRACT), ("tiles",)),
     "features_import": Stage(2, _FEATURES),

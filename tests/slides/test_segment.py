@@ -8,6 +8,7 @@ import shapely.affinity
 
 from histill.cohort.sheets import Slide
 from histill.slides import inspect, regions, segment
+from histill.slides.overview import read_picture
 from histill.slides.readers import open_slide
 
 MPP = 0.5
@@ -62,16 +63,35 @@ def test_implausible_shares_are_told_and_kept(share, warned, write_slide, config
     assert [warning.startswith(warned or "") for warning in receipt.warnings] == [True] * bool(warned)
 
 
-def test_a_label_left_out_is_told(write_slide, config, tmp_path):
+@pytest.fixture
+def labelled(write_slide, config, tmp_path):
+    """A slide of a square of tissue, 1 mm², and a printed label at its right end (2 µm per pixel)."""
     picture = np.full((1500, 3000, 3), 243, np.uint8)
     picture[500:1000, 500:1000] = (200, 120, 170)
     picture[:, 2400:] = (235, 160, 185)
     for row in range(150, 1500, 200):
         cv2.putText(picture, "A-17 / 2", (2450, row), cv2.FONT_HERSHEY_SIMPLEX, 3, (20, 20, 20), 12)
     config["slides"]["allow_upsampling"] = True
-    receipt = run(write_slide(tmp_path / "a.tiff", picture, mpp=(2.0, 2.0)), config, tmp_path / "results")
+    return write_slide(tmp_path / "a.tiff", picture, mpp=(2.0, 2.0))
+
+
+def test_a_label_is_left_out_blank_and_told(labelled, config, tmp_path):
+    receipt = run(labelled, config, tmp_path / "results")
     assert receipt.counts["tissue_mm2"] == pytest.approx(1.0, rel=0.05)
     assert "taken for its label" in receipt.warnings[0]
+    overview = read_picture(tmp_path / "results" / "slides" / "s" / "overview.jpg")
+    assert overview[:, -140:].min() > 240
+    assert overview[:, :-160].min() < 200  # the tissue is there
+
+
+def test_a_label_is_blank_beside_drawn_tissue_and_stays_where_it_is_drawn_as_tissue(labelled, config, tmp_path):
+    for name, box in (("tissue", (500, 500, 1000, 1000)), ("label", (2500, 100, 2900, 1400))):
+        draw(tmp_path / name, shapely.box(*box))
+        receipt = run(labelled, config, tmp_path / name)
+        assert receipt.info["edited"]
+        assert any("taken for its label" in warning for warning in receipt.warnings) == (name == "tissue")
+        overview = read_picture(tmp_path / name / "slides" / "s" / "overview.jpg")
+        assert (overview[:, -140:].min() > 240) == (name == "tissue")
 
 
 def test_outlines_on_the_tissue_are_not_doubted(slide_path, config, tmp_path):

@@ -6,16 +6,15 @@ import numpy as np
 import shapely
 from shapely.geometry import Polygon
 
-from histill.slides import colour, regions
+from histill.slides import regions
 from histill.slides.readers import SlideReader
-from histill.slides.tissue import find_tissue
 
 OFF, ON = 0.3, 0.6  # share of drawn area on stained tissue: of misplaced outlines at most, of rightly scaled at least
 SMALL = 0.001  # of the slide
 
 
 def doubts(
-    polygons: list[Polygon], overview: np.ndarray, reader: SlideReader, mpp: tuple[float, float], overview_mpp: float
+    polygons: list[Polygon], stained: np.ndarray, reader: SlideReader, mpp: tuple[float, float]
 ) -> tuple[str, ...]:
     """What is odd about drawn outlines, one sentence each; they are used as they are all the same.
 
@@ -23,19 +22,18 @@ def doubts(
     ----------
     polygons
         In level-0 pixels, inside the slide.
-    overview
-        uint8 RGB [H, W, 3] of the whole slide at `overview_mpp` µm per pixel.
+    stained
+        Where stained tissue is on the overview, bool [H, W].
     mpp
         (x, y) of level 0.
     """
-    if not polygons or colour.is_fluorescence(overview):
+    if not polygons:
         return ()
     found = []
     width, height = reader.dimensions
     share = sum(polygon.area for polygon in polygons) / (width * height)
     if share < SMALL:
         found.append(f"tissue.geojson: its outlines cover {share:.2%} of the slide")
-    stained = find_tissue(overview, overview_mpp, min_area_mm2=0.0, min_hole_mm2=0.0).mask
     on = _on(polygons, stained, reader.dimensions)
     if stained.any() and on < OFF:
         found.append(

@@ -29,6 +29,7 @@ DARK_FIELD = "no H&E tissue: dark background, looks like fluorescence"
 
 
 MOST, LEAST = 0.95, 0.001  # share of the slide beyond which tissue is plausible for crops and smears only
+TISSUE_ON_LABEL = 0.02  # of its area: what closing gaps in the tissue may add at its edge
 _DOWNLOAD_SECONDS, _CHECK_MB = 3600, 8000
 
 
@@ -140,28 +141,36 @@ def find(
         Of the learned model, where they are known already.
     """
     overview = read_overview(reader, mpp, options["mpp"])
+    dark = colour.is_fluorescence(overview)
     if edited is not None:
         reason = None if edited.polygons else "the edited tissue.geojson holds no polygon"
-        doubts = placement.doubts(edited.polygons, overview, reader, mpp, options["mpp"])
-        edited = replace(edited, warnings=(*edited.warnings, *doubts))
+        if not dark:
+            stained = find_tissue(overview, options["mpp"], min_area_mm2=0.0, min_hole_mm2=0.0)
+            doubts = placement.doubts(edited.polygons, stained.mask, reader, mpp)
+            drawn = regions.to_mask(edited.polygons, reader.dimensions, overview.shape[:2]) > 0
+            doubts += _without_label(overview, stained.label, drawn)
+            edited = replace(edited, warnings=(*edited.warnings, *doubts))
         return Found(overview, edited, reason, {"method": "edited"})
     facts = {"method": options["method"]}
-    if colour.is_fluorescence(overview):
+    if dark:
         return Found(overview, regions.Regions([]), DARK_FIELD, facts)
     found = _tissue(reader, overview, options, weights)
     polygons = regions.from_mask(found.mask, reader.dimensions)
     facts |= {"thresholds": found.facts, "tissue_share": round(float(found.mask.mean()), 4)}
     reason = None if polygons else NO_TISSUE.format(options["min_area_mm2"])
-    return Found(overview, regions.Regions(polygons, warnings=_doubts(facts, bool(polygons))), reason, facts)
+    doubts = _doubts(facts["tissue_share"], bool(polygons)) + _without_label(overview, found.label, found.mask)
+    return Found(overview, regions.Regions(polygons, warnings=doubts), reason, facts)
 
 
 def _tissue(reader: SlideReader, overview: np.ndarray, options: dict[str, Any], weights: Weights | None) -> Tissue:
+    areas = {key: options[key] for key in ("min_area_mm2", "min_hole_mm2")}
+    by_colour = find_tissue(overview, options["mpp"], **areas)
     if options["method"] == "colour":
-        areas = {key: options[key] for key in ("min_area_mm2", "min_hole_mm2")}
-        return find_tissue(overview, options["mpp"], **areas)
+        return by_colour
     from histill.slides import tissue_model, tissue_weights
 
-    return tissue_model.find_tissue(reader, overview, options, weights or tissue_weights.prepare(options))
+    found = tissue_model.find_tissue(reader, overview, options, weights or tissue_weights.prepare(options))
+    return found._replace(label=by_colour.label)
 
 
 def _weights(options: dict[str, Any]) -> Weights | None:
@@ -198,13 +207,24 @@ def _in_child(function: Callable[..., Any]) -> Callable[..., Any]:
     return alone
 
 
-def _doubts(facts: dict[str, Any], found: bool) -> tuple[str, ...]:
-    """Shares of tissue that a whole slide hardly has; and what was left out on a guess."""
-    share, doubts = facts["tissue_share"], []
+def _doubts(share: float, found: bool) -> tuple[str, ...]:
+    """Shares of tissue that a whole slide hardly has."""
     if share > MOST:
-        doubts.append(f"tissue covers {share:.1%} of the slide: right for a crop; else look at overview.jpg")
-    elif found and share < LEAST:
-        doubts.append(f"tissue covers {share:.2%} of the slide: look at overview.jpg whether any was missed")
-    if facts["thresholds"].get("label_share"):
-        doubts.append("a printed rectangle at the slide's end was taken for its label and left out")
-    return tuple(doubts)
+        return (f"tissue covers {share:.1%} of the slide: right for a crop; else look at overview.jpg",)
+    if found and share < LEAST:
+        return (f"tissue covers {share:.2%} of the slide: look at overview.jpg whether any was missed",)
+    return ()
+
+
+def _without_label(overview: np.ndarray, label: np.ndarray | None, tissue: np.ndarray) -> tuple[str, ...]:
+    """Blank the label, which may name the patient: the overview goes into reports. As it is a guess, say so.
+
+    What was drawn as tissue, or found by the learned model, is no label.
+    """
+    if label is None or not label.any() or tissue[label].mean() > TISSUE_ON_LABEL:
+        return ()
+    overview[label] = 255
+    return (
+        "a printed rectangle at the slide's end was taken for its label: it is no tissue, and blank in overview.jpg;"
+        " if it is tissue, draw it in QuPath",
+    )

@@ -55,10 +55,21 @@ _ENOUGH = 200  # pixels that tell what is usual
 
 
 class Tissue(NamedTuple):
-    """Where tissue is, bool [H, W], and the values by which it was found."""
+    """What was found on an overview.
+
+    Attributes
+    ----------
+    mask
+        Where tissue is, bool [H, W].
+    facts
+        By which values.
+    label
+        Where the slide's label is, bool [H, W]; None where none was looked for.
+    """
 
     mask: np.ndarray
     facts: dict[str, Any]
+    label: np.ndarray | None = None
 
 
 class _Pixels(NamedTuple):
@@ -139,7 +150,7 @@ def find_tissue(rgb: np.ndarray, mpp: float, *, min_area_mm2: float, min_hole_mm
         "label_share": round(float(label.mean()), 4),
         **shares,
     }
-    return Tissue(mask.view(bool), facts)
+    return Tissue(mask.view(bool), facts, label.view(bool))
 
 
 def _classify(rgb: np.ndarray, glass: Glass, sigma: float) -> _Pixels:
