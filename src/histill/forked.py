@@ -215,13 +215,18 @@ def pack(error: BaseException) -> Packed:
     return Packed(type(error).__name__, str(error), where, link is not None, not isinstance(error, Exception), pickled)
 
 
+def die_with(parent: int) -> None:
+    """Have this process killed when the one that started it, `parent`, is gone, whatever ended that."""
+    _prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(1)
+
+
 def _enter(parent: int, words: int, memory_mb: int) -> None:
     """The child's first steps."""
     with suppress(OSError):
         os.setpgid(0, 0)
-    _prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
-        os._exit(1)
+    die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends the child
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.dup2(words, 2)

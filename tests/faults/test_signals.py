@@ -18,7 +18,7 @@ from histill.config import complete
 from histill.provenance import OK
 from histill.slides import inspect, tile
 from tests.faults.conftest import extracted, followed
-from tests.faults.runs import differences, leftovers, outcome
+from tests.faults.runs import differences, leftovers, outcome, processes
 
 # A reader that says when it has begun, and is in no hurry from then on.
 SLOW = """
@@ -62,6 +62,24 @@ def gone(pid: int) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_painters_of_the_synthetic_cohort_end_with_their_command(tmp_path, number):
+    (tmp_path / "config.yaml").write_text("results: results\ndemo: {patients: 12, size_px: 2048}\n")
+    words = [sys.executable, "-m", "histill", "demo", "make", "--workers", "2"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = subprocess.Popen(words, cwd=tmp_path, env=environment, start_new_session=True, stderr=subprocess.PIPE)
+    painted = tmp_path / "results" / "demo" / "slides"
+    deadline = time.monotonic() + 60
+    while not (painted.exists() and any(painted.iterdir())) and time.monotonic() < deadline:
+        assert command.poll() is None, command.stderr.read()
+        time.sleep(0.02)
+    others = {process.pid for process in processes(command.pid)} - {command.pid}
+    assert len(others) >= 2
+    command.send_signal(number)
+    command.communicate(timeout=30)
+    assert [pid for pid in others if not gone(pid)] == []
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from histill.demo.design import (
     slide_rows,
 )
 from histill.demo.expression import background_genes, counts, programme_genes, write_counts
+from histill.forked import die_with
 from histill.provenance import atomic_file, write_csv
 
 TRUTH_COLUMNS = (
@@ -81,7 +83,9 @@ def make(options: dict[str, Any], folder: Path, *, workers: int = 1) -> None:
     if workers > 1:
         # Not fork: the caller may hold threads (BLAS, OpenCV), which a forked child would wait for.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(slides)), mp_context=context) as pool:
+        # Workers of a process that was killed would wait for work for ever: each holds the others' queue open.
+        ending = {"initializer": die_with, "initargs": (os.getpid(),)}
+        with ProcessPoolExecutor(min(workers, len(slides)), mp_context=context, **ending) as pool:
             list(pool.map(paint_slide, slides, [folder] * len(slides)))
     else:
         for slide in slides:
