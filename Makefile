@@ -17,7 +17,7 @@ test: $(VENV)/.ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" pytest $(PYTEST)
 
 lint: $(VENV)/.ready
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile workflow && PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --lint
 
 # uv when it is there, else venv and pip: the same versions either way. Bytecode is compiled once, not at every start.
 $(VENV)/.ready: pyproject.toml constraints.txt

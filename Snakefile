@@ -44,6 +44,5 @@ include: "workflow/rules/publish.smk"
 rule all:
     default_target: True
     input:
-        f"{RESULTS}/report.html",
-        f"{RESULTS}/ro-crate-metadata.json",
+        [f"{RESULTS}/{product}" for product in PRODUCTS],
         published(PRODUCTS),

@@ -14,7 +14,7 @@ LAYERS = [
     {"errors", "storage", "provenance", "redact", "software", "__init__"},
     {"config", "stages", "forked", "isolation", "batches", "device", "subspaces", "magnifications"},
     {"cohort", "slides", "encoders", "transcriptome", "demo"},
-    {"plan", "demands", "features"},
+    {"plan", "lineage", "demands", "features"},
     {"data"},
     {"methods"},
     {"evaluation"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,17 @@ class Plan:
             known = ", ".join(list(self.batches)[:_BATCHES_NAMED]) or "none: features are imported"
             raise HistillError(f"there is no batch '{batch}'", mend=f"batches of this config: {known}")
         return [self.sheets.slides[slide] for slide in self.batches[batch]]
+
+    def rows(self, batch: str | None = None) -> str:
+        """Digest of what the sheet says of a batch's slides, or of all: another path or mpp inspects them again."""
+        if batch is None:
+            return self._all_rows
+        return digest([[slide.slide_id, slide.path, slide.mpp] for slide in self.slides(batch)])
+
+    @cached_property
+    def _all_rows(self) -> str:
+        slides = sorted(self.sheets.slides.values(), key=lambda slide: slide.slide_id)
+        return digest([[slide.slide_id, slide.path, slide.mpp] for slide in slides])
 
     def named_files(self) -> set[str]:
         """Files that rules take as inputs because the config names them; slides are checked with their sheet."""

@@ -33,6 +33,7 @@ _PROBE_BYTES = 1 << 20
 _PROBE_COUNT = 16
 
 _PART = re.compile(r"\.([0-9a-f]{8})-(\d+)\.\w+\.(part|old)\b")
+_MOVE = "move it away and run again"
 _FORGOTTEN_SECONDS = 86400.0
 
 OK, EMPTY, QUARANTINED = "ok", "empty", "quarantined"
@@ -107,7 +108,12 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     What a process left that was killed at the same work is removed.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise HistillError(
+            f"{path} cannot be written: there is a file where one of its folders belongs", mend=_MOVE
+        ) from None
     remove_parts(path.parent, glob.escape(path.stem))
     # The suffix stays last: writers such as cv2.imwrite choose the format by it.
     prefix = f".{path.stem}.{owner()}."
@@ -119,6 +125,8 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         fsync(part)
         os.chmod(part, 0o666 & ~_umask())
         os.replace(part, path)
+    except IsADirectoryError:
+        raise _folder(path) from None
     finally:
         part.unlink(missing_ok=True)
 
@@ -262,7 +270,7 @@ def read_json(path: str | Path) -> Any:
     """Read JSON; an unreadable file is an error that names it."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise HistillError(f"{path} does not exist", mend="run the stage that writes it first") from None
     except IsADirectoryError:
         raise _folder(path) from None
@@ -271,7 +279,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def _folder(path: str | Path) -> HistillError:
-    return HistillError(f"{path} is a folder where a file belongs", mend="move it away and run snakemake again")
+    return HistillError(f"{path} is a folder where a file belongs", mend=_MOVE)
 
 
 @dataclass
@@ -334,7 +342,7 @@ class Receipt:
             return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
         except IsADirectoryError:
             raise _folder(path) from None
-        except (FileNotFoundError, ValueError, RecursionError, TypeError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError, TypeError):
             return None
 
 

@@ -167,8 +167,13 @@ def test_other_delimiters_are_found_in_the_header(cohort, delimiter):
 
 def test_the_usual_delimiter_in_a_quoted_column_name_cuts_nothing(cohort):
     lines = cohort.text["slides.csv"].replace(",", ";").splitlines()
-    text = "\n".join([f'"note, if any";{lines[0]}', *(f"-;{line}" for line in lines[1:])])
-    assert len(cohort({"slides.csv": text}).slides) == 12
+    for name in ('"note, if any"', '"note,\nif any"'):
+        text = "\n".join([f"{name};{lines[0]}", *(f"-;{line}" for line in lines[1:])])
+        assert len(cohort({"slides.csv": text}).slides) == 12
+
+
+def test_a_line_that_no_sheet_has_is_a_problem_of_the_sheet(cohort):
+    assert "field larger than field limit" in problems(cohort, {"slides.csv": "{" + "x" * 200_000})
 
 
 def test_empty_columns_at_the_right_edge_are_harmless(cohort):

@@ -93,7 +93,10 @@ def test_results_made_with_a_provider_are_those_made_without(project):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((*FS, "--default-storage-prefix", "results"), "the folder of the results itself"),
+        ((*FS, "--default-storage-prefix", "results"), "lies in the folder of the results"),
+        ((*FS, "--default-storage-prefix", "results/figures"), "lies in the folder of the results"),
+        ((*FS, "--default-storage-prefix", "archive/{run}"), "holds braces"),
+        (("--default-storage-prefix", "archive"), "but no storage provider"),
         (("publish",), "no storage to publish to"),
         (("publish", *FS), "no storage to publish to"),
     ],

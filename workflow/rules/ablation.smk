@@ -14,6 +14,7 @@ rule train_variant:
     params:
         recipe=variant_recipe,
         batches=f"batches:{PLAN.batch_digest()}",
+        before=f"before:{lineage.cohort(PLAN)}",
         seeds=PLAN.config["seeds"],
     shell:
         command(
@@ -39,6 +40,7 @@ rule predict_variant:
         **asks("predict", gpu=PLAN.training_gpus(ablation.METHOD)),
     params:
         recipe=lambda wildcards: stages.recipe("predict", PLAN.config, task=wildcards.task),
+        before=lambda wildcards: f"before:{variant_lineage(wildcards.task, wildcards.variant)}",
     shell:
         command("predict-stage", "--task {wildcards.task} --variant {wildcards.variant:q}")
 
@@ -76,6 +78,9 @@ rule ablation_table:
         **asks("evaluate"),
     params:
         recipe=lambda wildcards: ablation.table_recipe(PLAN.config, task=wildcards.task),
+        before=lambda wildcards: [
+            f"before:{variant_lineage(wildcards.task, variant.name)}" for variant in ablation.variants(PLAN.config)
+        ],
     shell:
         command("ablation", "--task {wildcards.task}")
 

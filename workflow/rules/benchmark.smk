@@ -15,6 +15,7 @@ rule predict_benchmark:
     params:
         recipe=lambda wildcards: stages.recipe("predict", PLAN.config, task=wildcards.task),
         methods=side_by_side.methods(PLAN.config),
+        before=benchmark_lineage,
     shell:
         command("benchmark", "--task {wildcards.task} --predict")
 
@@ -47,6 +48,7 @@ rule benchmark_table:
         **asks("evaluate"),
     params:
         recipe=lambda wildcards: side_by_side.table_recipe(PLAN.config, task=wildcards.task),
+        before=benchmark_lineage,
     shell:
         command("benchmark", "--task {wildcards.task}")
 

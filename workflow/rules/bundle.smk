@@ -29,6 +29,7 @@ rule export_bundle:
         recipe=lambda wildcards: stages.model_recipe(
             wildcards.method, wildcards.stage, PLAN.config, task=wildcards.task
         ),
+        before=lambda wildcards: f"before:{lineage.evaluation(PLAN, wildcards.task)}",
         folder=lambda wildcards: BUNDLE.format(**wildcards),
     shell:
         command(

@@ -14,6 +14,7 @@ rule cohort:
         **asks("cohort"),
     params:
         recipe=stages.recipe("cohort", PLAN.config),
+        before=f"before:{lineage.features(PLAN)} {lineage.transcriptome(PLAN)}",
     shell:
         command("cohort")
 
@@ -32,5 +33,6 @@ rule audit:
         **asks("audit"),
     params:
         recipe=stages.recipe("audit", PLAN.config),
+        before=f"before:{lineage.cohort(PLAN)}",
     shell:
         command("audit")

@@ -6,7 +6,7 @@ import sys
 from snakemake.settings.types import DeploymentMethod
 
 from histill import config as configuration
-from histill import plan, stages
+from histill import lineage, plan, stages
 from histill.errors import HistillError
 from histill.provenance import digest, write_json
 from histill.storage import is_of_the_future
@@ -42,8 +42,9 @@ IMAGE = PLAN.config["container"]
 CONFIG = f"{RESULTS}/config.json"
 
 if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
-    if "://" not in IMAGE and not os.path.isfile(IMAGE):
-        mend = "build it: apptainer build histill.sif envs/apptainer.def; or name another in the config key 'container'"
+    file = IMAGE.removeprefix("file://")
+    if "://" not in file and not os.path.isfile(file):
+        mend = f"in histill's source tree: apptainer build {IMAGE} envs/apptainer.def; or name another in the config key 'container'"
         stop(HistillError(f"there is no image {IMAGE} to run jobs in", mend=mend))
 
 
@@ -78,10 +79,9 @@ def batch_slides(wildcards):
     return [slide.path for slide in PLAN.slides(wildcards.batch) if not is_of_the_future(slide.path)]
 
 
-def batch_rows(wildcards):
-    """Digest of what the sheet says of a batch's slides: another path or mpp inspects them again."""
-    rows = [[slide.slide_id, slide.path, slide.mpp] for slide in PLAN.slides(wildcards.batch)]
-    return f"rows:{digest(rows)}"
+def before(stage):
+    """What a batch stands on, of a slide stage."""
+    return lambda wildcards: f"before:{lineage.slides(PLAN, stage, wildcards.batch)}"
 
 
 def batch_receipts(stage):
@@ -91,4 +91,7 @@ def batch_receipts(stage):
 
 # A workflow that uses this one as a module calls this in its own: onstart: histill.onstart()
 onstart:
-    write_json(CONFIG, PLAN.config)
+    try:
+        write_json(CONFIG, PLAN.config)
+    except HistillError as error:
+        stop(error)

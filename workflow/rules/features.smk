@@ -14,6 +14,7 @@ if PLAN.imports:
             **asks("features_import"),
         params:
             recipe=stages.recipe("features_import", PLAN.config),
+            rows=f"rows:{PLAN.rows()}",
         shell:
             command("features import")
 
@@ -36,6 +37,7 @@ else:
         params:
             recipe=stages.recipe("features", PLAN.config),
             encoder=f"encoder:{PLAN.encoder_digest()}",
+            before=before("tiles"),
         shell:
             command("features extract", "--batch {wildcards.batch} --threads {threads} --out {output:q}")
 
@@ -47,5 +49,7 @@ else:
         log:
             f"{RESULTS}/logs/features.log",
         localrule: True
+        params:
+            before=f"before:{lineage.features(PLAN)}",
         shell:
             command("collect features")

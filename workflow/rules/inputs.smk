@@ -75,6 +75,14 @@ def variant_receipts(wildcards):
     ]
 
 
+def variant_lineage(task, name):
+    """What the predictions of a variant stand on."""
+    varied = ablation.configure(PLAN.config, name)
+    parts = ablation.nodes(PLAN.config, name, task=task)
+    recipes = [stages.model_recipe(node.method, node.stage, varied, task=task) for node in parts]
+    return lineage.prediction(PLAN, recipes, task)
+
+
 def table_inputs(wildcards):
     """Receipts of the predictions of the full model and of every variant."""
     names = [variant.name for variant in ablation.variants(PLAN.config)]
@@ -97,6 +105,13 @@ def benchmark_training(wildcards):
         for seed in (PLAN.config["seeds"] if PER_FOLD else [0])
         for fold in (range(PLAN.folds()) if PER_FOLD else [0])
     ]
+
+
+def benchmark_lineage(wildcards):
+    """What the predictions of the benchmark stand on."""
+    trained = side_by_side.training_stages(PLAN.config)
+    recipes = [stages.model_recipe(*one, PLAN.config, task=wildcards.task) for one in trained]
+    return f"before:{lineage.prediction(PLAN, recipes, wildcards.task)}"
 
 
 def benchmark_shared(wildcards):

@@ -13,6 +13,7 @@ rule train_runs:
     params:
         recipe=training_recipe,
         batches=training_batches,
+        before=f"before:{lineage.cohort(PLAN)}",
         seeds=PLAN.config["seeds"],
     shell:
         command(
@@ -35,6 +36,7 @@ rule predict:
         **asks("predict", gpu=PLAN.prediction_gpus()),
     params:
         recipe=lambda wildcards: stages.recipe("predict", PLAN.config, task=wildcards.task),
+        before=lambda wildcards: f"before:{lineage.run(PLAN, wildcards.task)}",
     shell:
         command("predict-stage", "--task {wildcards.task}")
 
@@ -59,6 +61,7 @@ rule evaluate:
         **asks("evaluate"),
     params:
         recipe=lambda wildcards: stages.recipe("evaluate", PLAN.config, task=wildcards.task),
+        before=lambda wildcards: f"before:{lineage.run(PLAN, wildcards.task)}",
     shell:
         command("evaluate", "--task {wildcards.task}")
 

@@ -30,5 +30,6 @@ rule report:
         **asks("report"),
     params:
         recipe=stages.recipe("report", PLAN.config),
+        before=f"before:{lineage.cohort(PLAN)} {[lineage.evaluation(PLAN, task) for task in TASKS]}",
     shell:
         command("report")

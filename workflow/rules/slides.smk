@@ -14,7 +14,8 @@ if not PLAN.imports:
             **asks("inspect"),
         params:
             recipe=stages.recipe("inspect", PLAN.config),
-            rows=batch_rows,
+            demo=f"demo:{lineage.demo(PLAN)}",
+            rows=lambda wildcards: f"rows:{PLAN.rows(wildcards.batch)}",
         shell:
             command("inspect", "--batch {wildcards.batch} --out {output:q}")
 
@@ -26,6 +27,8 @@ if not PLAN.imports:
         log:
             f"{RESULTS}/logs/inspect.log",
         localrule: True
+        params:
+            before=f"before:{lineage.slides(PLAN, 'inspect')}",
         shell:
             command("collect inspect")
 
@@ -42,6 +45,7 @@ if not PLAN.imports:
             **asks("tissue", gpu=PLAN.tissue_gpus()),
         params:
             recipe=stages.recipe("tissue", PLAN.config),
+            before=before("inspect"),
         shell:
             command("tissue", "--batch {wildcards.batch} --out {output:q}")
 
@@ -53,6 +57,8 @@ if not PLAN.imports:
         log:
             f"{RESULTS}/logs/tissue.log",
         localrule: True
+        params:
+            before=f"before:{lineage.slides(PLAN, 'tissue')}",
         shell:
             command("collect tissue")
 
@@ -69,6 +75,7 @@ if not PLAN.imports:
             **asks("tiles"),
         params:
             recipe=stages.recipe("tiles", PLAN.config),
+            before=before("tissue"),
         shell:
             command("tiles", "--batch {wildcards.batch} --out {output:q}")
 
@@ -80,5 +87,7 @@ if not PLAN.imports:
         log:
             f"{RESULTS}/logs/tiles.log",
         localrule: True
+        params:
+            before=f"before:{lineage.slides(PLAN, 'tiles')}",
         shell:
             command("collect tiles")

@@ -1,7 +1,7 @@
 # With a default storage provider the products of a run go where its prefix says. What the run stands on stays on the file
 # system: receipts, the only files that Snakemake tracks, name stores and models that lie beside them.
-import os
 import re
+from pathlib import Path
 
 from snakemake.io import is_flagged
 
@@ -16,12 +16,21 @@ PRODUCTS = [
 ]
 
 WRONG = None
-if PROVIDER and PROVIDER != "fs" and not PREFIX:
+if workflow.storage_settings.default_storage_prefix and not PROVIDER:
+    WRONG = "a place is named for the products, but no storage provider"
+elif PROVIDER and PROVIDER != "fs" and not PREFIX:
     WRONG = f"the storage provider {PROVIDER} is given without a place, so nothing would reach it"
-elif PROVIDER == "fs" and PREFIX and os.path.realpath(PREFIX) == os.path.realpath(RESULTS):
-    WRONG = f"the storage is the folder of the results itself: {PREFIX}"
+elif PREFIX and re.search("[{}]", PREFIX):
+    WRONG = f"the place in the storage holds braces, which Snakemake would fill in: {PREFIX}"
+elif PREFIX and PROVIDER == "fs" and Path(PREFIX).resolve().is_relative_to(Path(RESULTS).resolve()):
+    WRONG = f"the place in the storage lies in the folder of the results: {PREFIX}"
 if WRONG:
-    stop(HistillError(WRONG, mend="--default-storage-prefix s3://BUCKET/RUN, with fs another folder; docs/install.md"))
+    stop(
+        HistillError(
+            WRONG,
+            mend="--default-storage-provider s3 --default-storage-prefix s3://BUCKET/RUN, with fs another folder; docs/install.md",
+        )
+    )
 
 
 def stays(path, property=None):

@@ -16,5 +16,6 @@ if PLAN.sheets.expression:
             **asks("transcriptome"),
         params:
             recipe=stages.recipe("transcriptome", PLAN.config),
+            demo=f"demo:{lineage.demo(PLAN)}",
         shell:
             command("transcriptome")

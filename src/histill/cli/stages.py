@@ -53,6 +53,8 @@ def collect(
         known = ", ".join(stages.SLIDE_STAGES)
         raise HistillError(f"stage '{stage}' has no batches to collect", mend=f"stages that have: {known}")
     checked = plan.load(config, look=False)
+    if checked.imports:
+        raise HistillError("features are imported: there are no batches", mend="run: histill features import")
     receipts = checked.results / "receipts"
     paths = [receipts / stage / f"{batch}.json" for batch in checked.batches]
     batches.write_batch(receipts / f"{stage}.json", stage, batches.collect(paths))

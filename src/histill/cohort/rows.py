@@ -53,6 +53,14 @@ def read_rows(path: str | Path, problems: list[str]) -> tuple[list[str], list[tu
 def _delimiter(path: Path, text: str) -> str:
     """Comma, or tab in .tsv and .txt; another one where only it cuts the header (Excel's CSV of half of Europe)."""
     usual = "\t" if path.suffix.lower() in (".tsv", ".txt") else ","
-    header = next((line for line in text.splitlines() if line.strip()), "")
-    cells = {mark: len(next(csv.reader([header], delimiter=mark))) for mark in (usual, ",", ";", "\t")}
-    return usual if cells[usual] > 1 else max(cells, key=cells.__getitem__)
+    columns = {mark: _columns(text, mark) for mark in (usual, ",", ";", "\t")}
+    return usual if columns[usual] > 1 else max(columns, key=columns.__getitem__)
+
+
+def _columns(text: str, delimiter: str) -> int:
+    """Cells of the header under a delimiter; 0 where it cannot be read so."""
+    try:
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        return len(next((row for row in rows if any(cell.strip() for cell in row)), []))
+    except csv.Error:
+        return 0
