@@ -76,11 +76,11 @@ def variant_receipts(wildcards):
 
 
 def variant_lineage(task, name):
-    """What the predictions of a variant stand on."""
+    """What the predictions of a variant stand on; the full model's are among it."""
     varied = ablation.configure(PLAN.config, name)
     parts = ablation.nodes(PLAN.config, name, task=task)
     recipes = [stages.model_recipe(node.method, node.stage, varied, task=task) for node in parts]
-    return lineage.prediction(PLAN, recipes, task)
+    return f"{lineage.run(PLAN, task)} {lineage.prediction(PLAN, recipes, task)}"
 
 
 def table_inputs(wildcards):
