@@ -39,7 +39,7 @@ class Found(NamedTuple):
     Attributes
     ----------
     overview
-        uint8 RGB [H, W, 3].
+        uint8 RGB [H, W, 3]; a printed label is blank.
     regions
         Tissue, with warnings.
     reason
