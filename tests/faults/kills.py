@@ -45,6 +45,7 @@ STAGES = {
     "predict-stage": (["receipts/predict*"], ["models/*/*/*/*/predictions.*"]),
     "evaluate": (["evaluation"], []),
     "report": (["report.html", "figures"], []),
+    "manifest": (["ro-crate-metadata.json", "workflow"], []),
     "export": (["bundles"], []),
 }
 
