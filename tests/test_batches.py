@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -140,6 +141,18 @@ def test_a_quarantined_slide_is_passed_on_with_its_reason(tmp_path):
     assert [receipt.state for receipt in receipts] == [OK, QUARANTINED]
     assert receipts[1].reason == "cannot be read"
     assert receipts[1].info == {"stage": "inspect"}
+
+
+def test_slides_that_were_done_again_in_other_batches_are_named(tmp_path):
+    said = [Receipt(slide, "tiles", "ok", "recipe", outputs={"t": "1"}) for slide in "abc"]
+    for receipt in said[:2]:  # of the third none is there
+        receipt.write(batches.receipt_path(tmp_path, "tiles", receipt.slide))
+    batches.check_current(tmp_path, "tiles", said)
+    for changes in ({"recipe": "another"}, {"outputs": {"t": "2"}}, {"inputs": {"slide": "x"}}):
+        replace(said[1], **changes).write(batches.receipt_path(tmp_path, "tiles", "b"))
+        with pytest.raises(HistillError, match="1 slides were done again since their batches: b") as caught:
+            batches.check_current(tmp_path, "tiles", said)
+        assert "snakemake -R tiles_batch" in caught.value.mend
 
 
 def test_batch_receipts_are_collected_sorted(tmp_path):

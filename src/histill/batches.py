@@ -312,6 +312,26 @@ def write_batch(path: str | Path, stage: str, receipts: list[Receipt]) -> None:
     write_json(path, {"stage": stage, "slides": [asdict(receipt) for receipt in receipts]})
 
 
+def check_current(results: str | Path, stage: str, receipts: Iterable[Receipt]) -> None:
+    """Whether what batches say of their slides is what was done to them last.
+
+    Raises
+    ------
+    HistillError
+        Where a slide was done again since, in a batch of another size and under another config.
+    """
+    changed = []
+    for receipt in receipts:
+        own = Receipt.read(receipt_path(results, stage, receipt.slide))
+        if own and (own.recipe, own.inputs, own.outputs) != (receipt.recipe, receipt.inputs, receipt.outputs):
+            changed.append(receipt.slide)
+    if changed:
+        raise HistillError(
+            f"stage '{stage}': {len(changed)} slides were done again since their batches: {', '.join(changed[:5])}",
+            mend=f"run: snakemake -R {stage}_batch",
+        )
+
+
 def collect(paths: Iterable[str | Path]) -> list[Receipt]:
     """Receipts of several batch receipts, sorted by slide id."""
     receipts = []

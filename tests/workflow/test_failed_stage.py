@@ -62,15 +62,36 @@ def test_a_table_that_is_gone_is_made_again(project):
     assert set(project.planned()) == {"evaluate", "report"}
 
 
-def test_a_stage_that_failed_is_run_again(finished, tmp_path):
-    project = finished.copy(tmp_path)
-    (tmp_path / "histill").write_text(
-        f'#!/bin/sh\n[ "$1" = evaluate ] && echo "failed on purpose" && exit 3\n'
+def fail(project, folder: Path, command: str) -> None:
+    """A run in which a command of histill fails."""
+    (folder / "histill").write_text(
+        f'#!/bin/sh\n[ "$1" = {command} ] && echo "failed on purpose" && exit 3\n'
         f'exec "{Path(sys.executable).parent / "histill"}" "$@"\n'
     )
-    (tmp_path / "histill").chmod(0o755)
-    project.configure(evaluation={"bootstrap": 120})
-    done = project.snakemake(check=False, PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    (folder / "histill").chmod(0o755)
+    done = project.snakemake("--keep-going", check=False, PATH=f"{folder}{os.pathsep}{os.environ['PATH']}")
     assert done.returncode != 0
     assert "failed on purpose" in done.stdout + done.stderr
+
+
+def test_a_stage_that_failed_after_a_change_of_the_config_is_run_again(finished, tmp_path):
+    project = finished.copy(tmp_path)
+    project.configure(evaluation={"bootstrap": 120})
+    fail(project, tmp_path, "evaluate")
     assert set(project.planned()) == {"evaluate", "report"}
+
+
+@pytest.mark.parametrize(("command", "planned"), [("cohort", BEHIND), ("train", BEHIND[2:])])
+def test_a_stage_that_failed_after_a_change_of_a_sheet_is_run_again(finished, tmp_path, command, planned):
+    """Snakemake notes what the failed job has seen of the sheet as if it had been done."""
+    project = finished.copy(tmp_path)
+    sheet = project.work / "demo" / "clinical.csv"
+    header, *rows = sheet.read_text().splitlines()
+    place = header.split(",").index("diagnosis")
+    changed = next(number for number, row in enumerate(rows) if row.split(",")[place])
+    cells = rows[changed].split(",")
+    cells[place] = next(row.split(",")[place] for row in rows if row.split(",")[place] not in ("", cells[place]))
+    rows[changed] = ",".join(cells)
+    sheet.write_text("\n".join([header, *rows]) + "\n")
+    fail(project, tmp_path, command)
+    assert set(project.planned()) == set(planned)

@@ -89,9 +89,18 @@ def batch_receipts(stage):
     return expand(f"{RECEIPTS}/{stage}/{{batch}}.json", batch=list(PLAN.batches))
 
 
-# A workflow that uses this one as a module calls this in its own: onstart: histill.onstart()
+# A workflow that uses this one as a module calls both in its own: onstart: histill.onstart(); onerror: histill.onerror()
 onstart:
     try:
         write_json(CONFIG, PLAN.config)
     except HistillError as error:
         stop(error)
+
+
+# Of a job that failed Snakemake notes what it has seen of its inputs, as if it had been done; a changed sheet would then pass
+# for the one that the results behind were made of.
+onerror:
+    for job in workflow.dag.jobs:
+        files = [file for file in job.output if not file.is_storage]
+        if not all(os.path.exists(file) for file in files):
+            workflow.persistence.cleanup(job)

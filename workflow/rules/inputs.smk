@@ -78,9 +78,8 @@ def variant_receipts(wildcards):
 def variant_lineage(task, name):
     """What the predictions of a variant stand on; the full model's are among it."""
     varied = ablation.configure(PLAN.config, name)
-    parts = ablation.nodes(PLAN.config, name, task=task)
-    recipes = [stages.model_recipe(node.method, node.stage, varied, task=task) for node in parts]
-    return f"{lineage.run(PLAN, task)} {lineage.prediction(PLAN, recipes, task)}"
+    parts = [(node.method, node.stage) for node in ablation.nodes(PLAN.config, name, task=task)]
+    return f"{lineage.run(PLAN, task)} {lineage.prediction(PLAN, parts, task, varied)}"
 
 
 def table_inputs(wildcards):
@@ -109,9 +108,8 @@ def benchmark_training(wildcards):
 
 def benchmark_lineage(wildcards):
     """What the predictions of the benchmark stand on."""
-    trained = side_by_side.training_stages(PLAN.config)
-    recipes = [stages.model_recipe(*one, PLAN.config, task=wildcards.task) for one in trained]
-    return f"before:{lineage.prediction(PLAN, recipes, wildcards.task)}"
+    shared = lineage.run(PLAN, wildcards.task) if side_by_side.holds_the_run(PLAN.config) else None
+    return f"before:{shared} {lineage.prediction(PLAN, side_by_side.training_stages(PLAN.config), wildcards.task)}"
 
 
 def benchmark_shared(wildcards):

@@ -12,6 +12,8 @@ if PREFIX:
         wildcard_constraints:
             product="|".join(re.escape(product) for product in PRODUCTS),
         localrule: True
+        params:
+            before=f"before:{lineage.report(PLAN)}",
         shell:
             logged("cp {input:q} {output:q}")
 
@@ -24,6 +26,7 @@ if PREFIX:
             f"{RESULTS}/logs/publish/{{task}}-{{method}}-{{stage}}.log",
         localrule: True
         params:
+            before=lambda wildcards: f"before:{lineage.evaluation(PLAN, wildcards.task)}",
             folder=lambda wildcards: BUNDLE.format(**wildcards),
         shell:
             logged("tar -C {params.folder:q} -cf {output:q} .")

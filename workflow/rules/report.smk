@@ -30,6 +30,6 @@ rule report:
         **asks("report"),
     params:
         recipe=stages.recipe("report", PLAN.config),
-        before=f"before:{lineage.cohort(PLAN)} {[lineage.evaluation(PLAN, task) for task in TASKS]}",
+        before=f"before:{lineage.report(PLAN)}",
     shell:
         command("report")

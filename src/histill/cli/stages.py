@@ -57,7 +57,9 @@ def collect(
         raise HistillError("features are imported: there are no batches", mend="run: histill features import")
     receipts = checked.results / "receipts"
     paths = [receipts / stage / f"{batch}.json" for batch in checked.batches]
-    batches.write_batch(receipts / f"{stage}.json", stage, batches.collect(paths))
+    collected = batches.collect(paths)
+    batches.check_current(checked.results, stage, collected)
+    batches.write_batch(receipts / f"{stage}.json", stage, collected)
 
 
 @app.command()
