@@ -117,7 +117,7 @@ def test_a_folder_in_place_of_a_file_is_named_with_the_mend(tmp_path, read):
 def test_a_file_cannot_be_written_where_a_folder_lies_nor_below_a_file(tmp_path):
     (tmp_path / "r.json").mkdir()
     (tmp_path / "file").write_text("x")
-    for path, said in (("r.json", "is a folder where a file belongs"), ("file/a/r.json", "there is a file where")):
+    for path, said in (("r.json", "is a folder where a file belongs"), ("file/a/r.json", "a file lies where")):
         with pytest.raises(HistillError, match=said) as caught:
             write_json(tmp_path / path, {})
         assert "move it away" in caught.value.mend

@@ -108,12 +108,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     What a process left that was killed at the same work is removed.
     """
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise HistillError(
-            f"{path} cannot be written: there is a file where one of its folders belongs", mend=_MOVE
-        ) from None
+    path.parent.mkdir(parents=True, exist_ok=True)
     remove_parts(path.parent, glob.escape(path.stem))
     # The suffix stays last: writers such as cv2.imwrite choose the format by it.
     prefix = f".{path.stem}.{owner()}."
@@ -125,8 +120,6 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         fsync(part)
         os.chmod(part, 0o666 & ~_umask())
         os.replace(part, path)
-    except IsADirectoryError:
-        raise _folder(path) from None
     finally:
         part.unlink(missing_ok=True)
 
@@ -253,9 +246,16 @@ def keep_secret(path: str | Path) -> bytes:
 def write_json(path: str | Path, value: Any) -> None:
     """Write JSON atomically, keys in the given order, with a final newline."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    with atomic_file(path) as part:
-        # A half surrogate (a file name that is no UTF-8, a decoder's message) becomes its JSON escape.
-        part.write_text(text, encoding="utf-8", errors="backslashreplace")
+    try:
+        with atomic_file(path) as part:
+            # A half surrogate (a file name that is no UTF-8, a decoder's message) becomes its JSON escape.
+            part.write_text(text, encoding="utf-8", errors="backslashreplace")
+    except IsADirectoryError:
+        raise _folder(path) from None
+    except (FileExistsError, NotADirectoryError):
+        raise HistillError(
+            f"{path} cannot be written: a file lies where one of its folders belongs", mend=_MOVE
+        ) from None
 
 
 def write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
