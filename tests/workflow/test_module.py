@@ -37,6 +37,10 @@ onstart:
     histill.onstart()
 
 
+onerror:
+    histill.onerror()
+
+
 rule summary:
     default_target: True
     input:
