@@ -29,7 +29,7 @@ DARK_FIELD = "no H&E tissue: dark background, looks like fluorescence"
 
 
 MOST, LEAST = 0.95, 0.001  # share of the slide beyond which tissue is plausible for crops and smears only
-TISSUE_ON_LABEL = 0.02  # of its area: what closing gaps in the tissue may add at its edge
+TISSUE_ON_LABEL = 0.02  # of its area: what an outline drawn beside it may cover
 _DOWNLOAD_SECONDS, _CHECK_MB = 3600, 8000
 
 
@@ -148,7 +148,7 @@ def find(
             stained = find_tissue(overview, options["mpp"], min_area_mm2=0.0, min_hole_mm2=0.0)
             doubts = placement.doubts(edited.polygons, stained.mask, reader, mpp)
             drawn = regions.to_mask(edited.polygons, reader.dimensions, overview.shape[:2]) > 0
-            doubts += _without_label(overview, stained.label, drawn)
+            doubts += _without_label(overview, _unless_tissue(stained.label, drawn))
             edited = replace(edited, warnings=(*edited.warnings, *doubts))
         return Found(overview, edited, reason, {"method": "edited"})
     facts = {"method": options["method"]}
@@ -158,7 +158,7 @@ def find(
     polygons = regions.from_mask(found.mask, reader.dimensions)
     facts |= {"thresholds": found.facts, "tissue_share": round(float(found.mask.mean()), 4)}
     reason = None if polygons else NO_TISSUE.format(options["min_area_mm2"])
-    doubts = _doubts(facts["tissue_share"], bool(polygons)) + _without_label(overview, found.label, found.mask)
+    doubts = _doubts(facts["tissue_share"], bool(polygons)) + _without_label(overview, found.label)
     return Found(overview, regions.Regions(polygons, warnings=doubts), reason, facts)
 
 
@@ -170,7 +170,7 @@ def _tissue(reader: SlideReader, overview: np.ndarray, options: dict[str, Any], 
     from histill.slides import tissue_model, tissue_weights
 
     found = tissue_model.find_tissue(reader, overview, options, weights or tissue_weights.prepare(options))
-    return found._replace(label=by_colour.label)
+    return found._replace(label=_unless_tissue(by_colour.label, found.mask))
 
 
 def _weights(options: dict[str, Any]) -> Weights | None:
@@ -216,12 +216,14 @@ def _doubts(share: float, found: bool) -> tuple[str, ...]:
     return ()
 
 
-def _without_label(overview: np.ndarray, label: np.ndarray | None, tissue: np.ndarray) -> tuple[str, ...]:
-    """Blank the label, which may name the patient: the overview goes into reports. As it is a guess, say so.
+def _unless_tissue(label: np.ndarray, tissue: np.ndarray) -> np.ndarray | None:
+    """The label; None where it was drawn as tissue, or is tissue to the learned model."""
+    return None if label.any() and tissue[label].mean() > TISSUE_ON_LABEL else label
 
-    What was drawn as tissue, or found by the learned model, is no label.
-    """
-    if label is None or not label.any() or tissue[label].mean() > TISSUE_ON_LABEL:
+
+def _without_label(overview: np.ndarray, label: np.ndarray | None) -> tuple[str, ...]:
+    """Blank the label, which may name the patient: the overview goes into reports. As it is a guess, say so."""
+    if label is None or not label.any():
         return ()
     overview[label] = 255
     return (
